@@ -1,0 +1,222 @@
+"""The command line: flags from configs, errors to exit statuses.
+
+Help and bad flags load no torch: a command's module is imported when it runs.
+"""
+
+import functools
+import importlib
+import inspect
+import json
+import logging
+import signal
+import sys
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+
+from mllmtool import __version__
+from mllmtool.configs.base import Config, RunConfig
+from mllmtool.configs.build_vqa import BuildVqaConfig
+from mllmtool.configs.diff import DiffConfig
+from mllmtool.configs.eval_matrix import EvalMatrixConfig
+from mllmtool.configs.finetune import FinetuneConfig
+from mllmtool.configs.fuse import FuseConfig
+from mllmtool.configs.mix_data import MixDataConfig
+from mllmtool.configs.patch import (
+    PatchApplyConfig,
+    PatchInfoConfig,
+    PatchRemoveConfig,
+    PatchStackConfig,
+    PatchVerifyConfig,
+)
+from mllmtool.configs.tailor import TailorConfig
+from mllmtool.errors import ConfigError, MllmtoolError
+
+log = logging.getLogger("mllmtool")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A subcommand. `module` has `run`, and `plan` for `--dry-run`; or `show`, which prints."""
+
+    config: type[Config]
+    module: str
+    prints: bool = False
+
+
+COMMANDS: dict[str, Row] = {
+    "finetune": Row(FinetuneConfig, "finetune"),
+    "mix-data": Row(MixDataConfig, "mix_data"),
+    "build-vqa": Row(BuildVqaConfig, "build_vqa"),
+    "tailor": Row(TailorConfig, "tailor"),
+    "fuse": Row(FuseConfig, "fuse"),
+    "eval-matrix": Row(EvalMatrixConfig, "eval_matrix"),
+    "patch apply": Row(PatchApplyConfig, "patch_apply"),
+    "patch remove": Row(PatchRemoveConfig, "patch_remove"),
+    "patch stack": Row(PatchStackConfig, "patch_stack"),
+    "patch info": Row(PatchInfoConfig, "patch_info", prints=True),
+    "patch verify": Row(PatchVerifyConfig, "patch_verify", prints=True),
+    "diff": Row(DiffConfig, "diff", prints=True),
+}
+
+
+def main() -> None:
+    """Run the command line; the only place that catches."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        status = build_app()(standalone_mode=False)
+    except MllmtoolError as error:
+        sys.stderr.write(f"mllmtool: {error}\n")
+        status = error.status
+    except KeyboardInterrupt:
+        sys.stderr.write("mllmtool: interrupted; nothing was left half-written\n")
+        status = 130
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # not a usage error of the parser: a bug
+            raise
+        sys.stderr.write(f"mllmtool: {error.format_message()}\n")
+        status = 2
+    sys.exit(status or 0)
+
+
+def build_app() -> typer.Typer:
+    """The typer application, one command a row of `COMMANDS`."""
+    app = typer.Typer(
+        help="Checkpoints of multimodal LLMs: fine-tune, repair, fuse, evaluate.",
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    app.callback()(_root)
+    groups: dict[str, typer.Typer] = {}
+    for name, row in COMMANDS.items():
+        group, _, verb = name.rpartition(" ")
+        if group and group not in groups:
+            groups[group] = typer.Typer(help="Sparse patch files.", no_args_is_help=True)
+            app.add_typer(groups[group], name=group)
+        target = groups[group] if group else app
+        target.command(verb, help=row.config.__doc__)(_adapt(name, row))
+    return app
+
+
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        sys.stdout.write(f"mllmtool {__version__}\n")
+        raise typer.Exit
+
+
+def _interrupt(_signal: int, _frame: types.FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _adapt(name: str, row: Row) -> Any:
+    """A function with the signature that typer reads the flags from."""
+    parameters = [_parameter(key, field) for key, field in row.config.model_fields.items()]
+    if not row.prints:
+        recipe = typer.Option(help="YAML recipe, or a report.json to run again; flags win.")
+        parameters.append(_keyword("recipe", Annotated[str | None, recipe]))
+        parameters += [_parameter(key, field) for key, field in RunConfig.model_fields.items()]
+
+    @functools.wraps(_run)
+    def command(**values: Any) -> None:
+        given = {key: value for key, value in values.items() if value not in (None, [], ())}
+        _run(name, row, given)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def _keyword(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    kind, default = _typer_type(field.annotation), field.get_default()
+    if extra.get("argument"):
+        return _keyword(
+            name, Annotated[kind, typer.Argument(help=field.description)], inspect.Parameter.empty
+        )
+    shown: Any = False if field.is_required() or default in (None, (), False) else _show(default)
+    flag = "--" + str(extra.get("flag", name.replace("_", "-")))
+    option = typer.Option(flag, help=field.description, show_default=shown)
+    return _keyword(name, Annotated[kind | None, option])
+
+
+def _show(default: Any) -> str:
+    if isinstance(default, dict):
+        return " ".join(f"{key}={value}" for key, value in default.items())
+    return ",".join(default) if isinstance(default, tuple) else str(default)
+
+
+def _typer_type(annotation: Any) -> Any:
+    """What the parser checks; whatever is richer arrives as text and pydantic reads it."""
+    if get_origin(annotation) is Annotated:
+        return _typer_type(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return _typer_type(next(arg for arg in get_args(annotation) if arg is not type(None)))
+    if annotation in (bool, int, float, str) or get_origin(annotation) is Literal:
+        return annotation
+    inner = get_args(annotation)[0] if get_origin(annotation) is tuple else str
+    return list[float] if inner is float else list[str]
+
+
+def _run(name: str, row: Row, given: dict[str, Any]) -> None:
+    recipe = given.pop("recipe", None)
+    config, run = _configs(row, _recipe(name, recipe) if recipe else {}, given, recipe or "")
+    logging.basicConfig(
+        level=logging.ERROR if run.quiet else logging.WARNING,
+        stream=sys.stderr,
+        format="%(message)s",
+        force=True,
+    )
+    log.setLevel(logging.ERROR if run.quiet else logging.INFO)
+    module = importlib.import_module(f"mllmtool.commands.{row.module}")
+    if row.prints:
+        sys.stdout.write(module.show(config))
+    elif run.dry_run:
+        from mllmtool.context import Context
+
+        plan = module.plan(config, Context(seed=run.seed, quiet=run.quiet))
+        sys.stdout.write(json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
+    else:
+        from mllmtool.runner import execute
+
+        sys.stdout.write(f"{execute(name, module.run, config, run)}\n")
+
+
+def _configs(
+    row: Row, recipe: dict[str, Any], given: dict[str, Any], origin: str
+) -> tuple[Config, RunConfig]:
+    run_keys = set(RunConfig.model_fields)
+    values = {**recipe, **given}
+    origin = origin if recipe else ""
+    run = RunConfig.parse({k: v for k, v in values.items() if k in run_keys}, origin)
+    return row.config.parse({k: v for k, v in values.items() if k not in run_keys}, origin), run
+
+
+def _recipe(name: str, path: str) -> dict[str, Any]:
+    """The values of a recipe: YAML of config keys, or the `config` and `seed` of a report."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"--recipe: {path} cannot be read: {reason}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"--recipe: {path} is not a mapping of keys to values")
+    if values.get("schema") != "mllmtool.report/1":
+        return {str(key).replace("-", "_"): value for key, value in values.items()}
+    if values["command"] != name:
+        raise ConfigError(f"--recipe: {path} is a report of {values['command']}, not of {name}")
+    return {**values["config"], "seed": values["seed"]}

@@ -1,0 +1,1 @@
+"""One frozen pydantic model a command: its flags, its recipe and the `config` of its report."""

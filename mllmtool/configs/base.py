@@ -1,0 +1,69 @@
+"""What every config shares: frozen, strict about keys, errors in the words that the user typed."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mllmtool.errors import ConfigError
+
+Part = Literal["vision", "projector", "language"]
+PARTS: tuple[Part, ...] = ("vision", "projector", "language")
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def flag(name: str) -> str:
+    """The flag of a field: `micro_batch` -> `--micro-batch`."""
+    return "--" + name.replace("_", "-")
+
+
+class Config(BaseModel):
+    """A command's config. A wrong value never leaves the constructor."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], origin: str = "") -> Self:
+        """Validate flags or recipe keys; `origin` names the recipe file in messages.
+
+        Raises:
+            ConfigError: one line that names each flag or key that is wrong.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            prefix = f"{origin}: " if origin else ""
+            lines = [_line(cls, issue) for issue in error.errors(include_url=False)]
+            raise ConfigError(prefix + "; ".join(lines)) from error
+
+    def default_out(self) -> str | None:
+        """The output directory when `--out` is not given; None when it must be."""
+        return None
+
+
+class RunConfig(Config):
+    """How a command is run; nothing here changes what it makes, except the seed."""
+
+    out: Annotated[str | None, Field(description="directory to make; derived when absent")] = None
+    overwrite: Annotated[bool, Field(description="replace an earlier output of mllmtool")] = False
+    seed: Annotated[int, Field(description="seed of every random stream", ge=0)] = 0
+    dry_run: Annotated[bool, Field(description="check everything, print the plan, stop")] = False
+    quiet: Annotated[bool, Field(description="no progress and no log, errors only")] = False
+
+
+def _line(config: type[BaseModel], issue: Any) -> str:
+    path = issue["loc"]
+    name = flag(str(path[0])) if path else config.__name__
+    if len(path) > 1 and issue["type"] != "extra_forbidden":
+        name += " (" + ".".join(str(step) for step in path[1:]) + ")"
+    if issue["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(path[-1]), list(config.model_fields), n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{path[-1]}: unknown key{hint}"
+    if issue["type"] == "missing":
+        return f"{name}: is required"
+    reason = issue["msg"].removeprefix("Value error, ")
+    given = issue["input"]
+    shown = f"{given!r}: " if isinstance(given, str | int | float) else ""
+    return f"{name}: {shown}{reason[0].lower()}{reason[1:]}"

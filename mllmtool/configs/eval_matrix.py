@@ -1,0 +1,25 @@
+"""Config of `eval-matrix`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from mllmtool.configs.base import Config, Share
+
+
+class EvalMatrixConfig(Config):
+    """Evaluate checkpoints on a suite: the 2x2 matrix against the base, with verdicts."""
+
+    suite: Annotated[str, Field(description="suite of tasks, YAML")]
+    base: Annotated[str, Field(description="checkpoint that the others are compared with")]
+    checkpoint: Annotated[
+        tuple[str, ...], Field(description="checkpoint, or LABEL=checkpoint, repeated")
+    ] = ()
+    batch: Annotated[int, Field(description="prompts a forward pass", ge=1)] = 32
+    limit: Annotated[
+        int | None, Field(description="items a task, drawn by the seed; default all", ge=1)
+    ] = None
+    margin: Annotated[
+        Share | None, Field(description="loss that still counts as kept; default: the suite's")
+    ] = None
+    bootstrap: Annotated[int, Field(description="bootstrap resamples", ge=100)] = 10000

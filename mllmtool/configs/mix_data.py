@@ -1,0 +1,52 @@
+"""Config of `mix-data`."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from mllmtool.configs.base import Config, Share
+
+
+class Source(BaseModel):
+    """One file of the mix and its share of the instances."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(min_length=1)]
+    file: str
+    share: Share
+
+
+class MixDataConfig(Config):
+    """Mix sample files in exact shares of instances, with the provenance of every row."""
+
+    source: Annotated[
+        tuple[Source, ...], Field(description="NAME=FILE:SHARE, repeated", min_length=1)
+    ]
+    total: Annotated[int, Field(description="rows to write", ge=1)]
+    max_repeat: Annotated[
+        int, Field(description="passes over a source that is too small, at most", ge=1)
+    ] = 1
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _sources(cls, value: Any) -> Any:
+        return [_source(item) if isinstance(item, str) else item for item in value]
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        total = sum(source.share for source in self.source)
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"--source: the shares sum to {total:g}, not to 1")
+        names = [source.name for source in self.source]
+        if len(set(names)) < len(names):
+            raise ValueError(f"--source: a name occurs twice in {', '.join(names)}")
+        return self
+
+
+def _source(text: str) -> dict[str, Any]:
+    name, sign, rest = text.partition("=")
+    file, colon, share = rest.rpartition(":")
+    if not (sign and colon):
+        raise ValueError(f"{text!r} is not NAME=FILE:SHARE")
+    return {"name": name, "file": file, "share": share}

@@ -1,0 +1,80 @@
+"""Config of `tailor`."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from mllmtool.configs.base import PARTS, Config, Part, Share
+
+Preset = Literal["paper", "released", "anchored"]
+Solver = Literal["exact", "sweep", "none"]
+
+
+class TailorConfig(Config):
+    """Keep a sparse, decorated patch of a fine-tuned checkpoint on its base (Model Tailor)."""
+
+    pre: Annotated[str, Field(description="base checkpoint")]
+    sft: Annotated[
+        tuple[str, ...],
+        Field(description="fine-tuned checkpoint; repeated: patches are fused", min_length=1),
+    ]
+    sparsity: Annotated[
+        Share, Field(description="share of each task vector that is kept, the paper's name", gt=0)
+    ] = 0.1
+    calibration: Annotated[
+        tuple[str, ...],
+        Field(
+            description="samples of the target task, one a --sft; default: the training data"
+            " that SFT/report.json names"
+        ),
+    ] = ()
+    anchor: Annotated[
+        str | None, Field(description="samples of the old tasks, for the anchored objective")
+    ] = None
+    anchor_weight: Annotated[
+        float, Field(description="weight of the old tasks' term, lambda", ge=0)
+    ] = 1.0
+    images: Annotated[
+        str | None, Field(description="folder of the images; default: each file's own folder")
+    ] = None
+    preset: Annotated[
+        Preset | None,
+        Field(description="named choices; default: anchored with --anchor, else paper"),
+    ] = None
+    num_samples: Annotated[
+        int, Field(description="calibration and anchor samples used, each", ge=1)
+    ] = 128
+    batch: Annotated[int, Field(description="samples a calibration forward pass", ge=1)] = 8
+    salience_weight: Annotated[
+        Share, Field(description="w of the fused score; 1 salience, 0 sensitivity")
+    ] = 0.5
+    damping: Annotated[float, Field(description="ridge as a share of the mean diagonal", gt=0)] = (
+        0.01
+    )
+    solver: Annotated[Solver, Field(description="decoration of the kept weights")] = "exact"
+    strength: Annotated[Share, Field(description="share of the decoration applied")] = 1.0
+    parts: Annotated[
+        tuple[Part, ...], Field(description="parts to tailor; the others are as in the base")
+    ] = PARTS
+    others: Annotated[
+        Literal["tailor", "pre", "sft"],
+        Field(description="parameters outside Linear layers: closed forms, base or fine-tuned"),
+    ] = "tailor"
+    format: Annotated[Literal["checkpoint", "patch"], Field(description="what to write")] = (
+        "checkpoint"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.calibration and len(self.calibration) != len(self.sft):
+            raise ValueError(
+                f"--calibration: {len(self.calibration)} given for {len(self.sft)} --sft"
+            )
+        if self.preset == "anchored" and self.anchor is None:
+            raise ValueError("--preset anchored: needs --anchor")
+        return self
+
+    def default_out(self) -> str:
+        """`ft` -> `ft-tailored`."""
+        return f"{Path(self.sft[0])}-tailored"

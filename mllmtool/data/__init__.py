@@ -1,0 +1,1 @@
+"""Samples and suites on disk. No torch here."""

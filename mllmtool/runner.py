@@ -1,0 +1,109 @@
+"""Run a command into one directory that appears by one rename once it is whole."""
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mllmtool import __version__
+from mllmtool.configs.base import Config, RunConfig
+from mllmtool.context import Context
+from mllmtool.errors import ConfigError, OutputError
+from mllmtool.reports import Artifact, Report, file_sha256, write_report
+from mllmtool.reports.report import REPORT_NAME
+
+C = TypeVar("C", bound=Config)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a command hands back: what it read, and its findings for `results`.
+
+    `run` holds what may differ between two runs of one recipe: seconds, memory, device.
+    """
+
+    inputs: list[Artifact]
+    results: dict[str, Any]
+    run: dict[str, Any]
+
+
+def execute(
+    name: str, command: Callable[[C, Context, Path], Made], config: C, run: RunConfig
+) -> Path:
+    """Run `command` and return the directory that it made.
+
+    Raises:
+        ConfigError: no output directory is given and none can be derived.
+        OutputError: the output exists, or cannot be written.
+    """
+    out = output_path(config, run)
+    hidden = out.with_name(f".{out.name}.{os.getpid()}")
+    work = out.with_name(f".{out.name}.work")
+    context = Context(seed=run.seed, quiet=run.quiet, work=work)
+    started, clock = datetime.now(UTC), time.monotonic()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        hidden.mkdir()
+        made = command(config, context, hidden)
+        seconds = round(time.monotonic() - clock, 3)
+        outputs = [
+            Artifact(role="output", path=str(path.relative_to(hidden)), sha256=file_sha256(path))
+            for path in sorted(hidden.rglob("*"))
+            if path.is_file()
+        ]
+        report = Report(
+            command=name,
+            version=__version__,
+            seed=run.seed,
+            config=config.model_dump(mode="json"),
+            inputs=made.inputs,
+            outputs=outputs,
+            results=made.results,
+            warnings=context.warnings,
+            run={
+                "out": str(out),
+                "started": started.isoformat(timespec="seconds"),
+                "seconds": seconds,
+                "python": platform.python_version(),
+                "host": platform.node(),
+                **made.run,
+            },
+        )
+        write_report(report, hidden)
+        _replace(out, hidden)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
+    return out
+
+
+def output_path(config: Config, run: RunConfig) -> Path:
+    """The output directory, refused when it exists and may not be replaced."""
+    name = run.out or config.default_out()
+    if name is None:
+        raise ConfigError("--out: is required")
+    out = Path(os.path.abspath(name))  # noqa: PTH100 (resolve() would follow a link at `out`)
+    if not os.path.lexists(out):
+        return out
+    if not run.overwrite:
+        raise OutputError(f"{out}: exists; choose another --out, or replace it with --overwrite")
+    if not (out / REPORT_NAME).is_file() or out.is_symlink():
+        raise OutputError(f"{out}: is not an output of mllmtool (no report.json); remove it first")
+    return out
+
+
+def _replace(out: Path, hidden: Path) -> None:
+    if not out.exists():
+        hidden.rename(out)
+        return
+    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    out.rename(old)
+    hidden.rename(out)
+    shutil.rmtree(old)
