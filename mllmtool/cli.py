@@ -119,7 +119,9 @@ def _adapt(name: str, row: Row) -> Any:
     """A function with the signature that typer reads the flags from."""
     parameters = [_parameter(key, field) for key, field in row.config.model_fields.items()]
     if not row.prints:
-        recipe = typer.Option(help="YAML recipe, or a report.json to run again; flags win.")
+        recipe = typer.Option(
+            help="YAML recipe, or a report.json to run again; flags win", metavar="FILE"
+        )
         parameters.append(_keyword("recipe", Annotated[str | None, recipe]))
         parameters += [_parameter(key, field) for key, field in RunConfig.model_fields.items()]
 
@@ -148,7 +150,8 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         )
     shown: Any = False if field.is_required() or default in (None, (), False) else _show(default)
     flag = "--" + str(extra.get("flag", name.replace("_", "-")))
-    option = typer.Option(flag, help=field.description, show_default=shown)
+    metavar = str(extra["metavar"]) if "metavar" in extra else _metavar(field.annotation)
+    option = typer.Option(flag, help=field.description, show_default=shown, metavar=metavar)
     return _keyword(name, Annotated[kind | None, option])
 
 
@@ -160,14 +163,28 @@ def _show(default: Any) -> str:
 
 def _typer_type(annotation: Any) -> Any:
     """What the parser checks; whatever is richer arrives as text and pydantic reads it."""
+    inner = _plain(annotation)
+    if inner in (bool, int, float):
+        return inner
+    return list[str] if get_origin(inner) in (tuple, dict) else str
+
+
+def _metavar(annotation: Any) -> str | None:
+    inner = _plain(annotation)
+    if get_origin(inner) is tuple:
+        inner = _plain(get_args(inner)[0])
+    if get_origin(inner) is Literal:
+        return f"[{'|'.join(get_args(inner))}]"
+    return {bool: None, int: "N", float: "X"}.get(inner, "TEXT")
+
+
+def _plain(annotation: Any) -> Any:
+    """The annotation without its metadata and without None."""
     if get_origin(annotation) is Annotated:
-        return _typer_type(get_args(annotation)[0])
+        return _plain(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return _typer_type(next(arg for arg in get_args(annotation) if arg is not type(None)))
-    if annotation in (bool, int, float, str) or get_origin(annotation) is Literal:
-        return annotation
-    inner = get_args(annotation)[0] if get_origin(annotation) is tuple else str
-    return list[float] if inner is float else list[str]
+        return _plain(next(arg for arg in get_args(annotation) if arg is not type(None)))
+    return annotation
 
 
 def _run(name: str, row: Row, given: dict[str, Any]) -> None:

@@ -7,9 +7,9 @@ recipe give reports that are equal but for `run`. A report is itself a recipe.
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mllmtool.errors import DataError, NumericError
 
@@ -29,9 +29,9 @@ class Artifact(BaseModel):
 class Report(BaseModel):
     """What a command did."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    schema_: Literal["mllmtool.report/1"] = "mllmtool.report/1"
+    schema_: Annotated[Literal["mllmtool.report/1"], Field(alias="schema")] = "mllmtool.report/1"
     command: str
     version: str
     seed: int
@@ -55,8 +55,7 @@ def write_report(report: Report, into: Path) -> None:
     Raises:
         NumericError: a result is NaN or Inf; a cell that was not measured is None.
     """
-    values = report.model_dump(mode="json")
-    values = {"schema": values.pop("schema_"), **values}
+    values = report.model_dump(mode="json", by_alias=True)
     try:
         text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False)
     except ValueError as error:
@@ -71,10 +70,8 @@ def read_report(path: Path) -> Report:
         DataError: it is missing, not JSON or of another schema.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        values["schema_"] = values.pop("schema")
-        return Report.model_validate(values)
+        return Report.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such report") from error
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
+    except (OSError, ValidationError) as error:
         raise DataError(f"{path}: is not a report of schema mllmtool.report/1") from error
