@@ -34,7 +34,9 @@ from mllmtool.configs.patch import (
     PatchVerifyConfig,
 )
 from mllmtool.configs.tailor import TailorConfig
+from mllmtool.context import Context
 from mllmtool.errors import ConfigError, MllmtoolError
+from mllmtool.runner import execute, output_path
 
 log = logging.getLogger("mllmtool")
 
@@ -90,6 +92,7 @@ def build_app() -> typer.Typer:
         add_completion=False,
         no_args_is_help=True,
         rich_markup_mode=None,
+        pretty_exceptions_enable=False,
     )
     app.callback()(_root)
     groups: dict[str, typer.Typer] = {}
@@ -103,12 +106,21 @@ def build_app() -> typer.Typer:
     return app
 
 
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         sys.stdout.write(f"mllmtool {__version__}\n")
         raise typer.Exit
+
+
+def _root(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def _interrupt(_signal: int, _frame: types.FrameType | None) -> None:
@@ -197,18 +209,20 @@ def _run(name: str, row: Row, given: dict[str, Any]) -> None:
         force=True,
     )
     log.setLevel(logging.ERROR if run.quiet else logging.INFO)
-    module = importlib.import_module(f"mllmtool.commands.{row.module}")
     if row.prints:
-        sys.stdout.write(module.show(config))
+        sys.stdout.write(_module(row).show(config))
     elif run.dry_run:
-        from mllmtool.context import Context
-
-        plan = module.plan(config, Context(seed=run.seed, quiet=run.quiet))
+        if run.out is not None:
+            output_path(config, run)
+        plan = _module(row).plan(config, Context(seed=run.seed, quiet=run.quiet))
         sys.stdout.write(json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
     else:
-        from mllmtool.runner import execute
+        out = execute(name, lambda *args: _module(row).run(*args), config, run)
+        sys.stdout.write(f"{out}\n")
 
-        sys.stdout.write(f"{execute(name, module.run, config, run)}\n")
+
+def _module(row: Row) -> Any:
+    return importlib.import_module(f"mllmtool.commands.{row.module}")
 
 
 def _configs(

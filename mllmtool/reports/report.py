@@ -29,7 +29,9 @@ class Artifact(BaseModel):
 class Report(BaseModel):
     """What a command did."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, ser_json_inf_nan="constants"
+    )
 
     schema_: Annotated[Literal["mllmtool.report/1"], Field(alias="schema")] = "mllmtool.report/1"
     command: str

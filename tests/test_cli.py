@@ -1,0 +1,93 @@
+"""The command line: exit status, the whole message, recipes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mllmtool.cli import COMMANDS
+from mllmtool.configs.base import Config
+
+
+def mllmtool(*argv: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mllmtool", *argv],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+    )
+
+
+FAILURES = {
+    "no flags": (["fuse"], "--base: is required; --model: is required; --method: is required"),
+    "unknown flag": (
+        ["fuse", "--bose", "b"],
+        "No such option: --bose (Possible options: --base, --scale, --seed)",
+    ),
+    "not a number": (
+        ["fuse", "--density", "much"],
+        "Invalid value for '--density': Input should be a valid number,"
+        " unable to parse string as a number",
+    ),
+    "out of range": (
+        ["fuse", "--base", "b", "--model", "m", "--method", "ties", "--density", "7"],
+        "--density: 7.0: input should be less than or equal to 1",
+    ),
+    "unknown choice": (
+        ["fuse", "--base", "b", "--model", "m", "--method", "average"],
+        "--method: 'average': input should be 'linear', 'wise-ft', 'task-arithmetic', 'ties',"
+        " 'dare', 'slerp' or 'tailor'",
+    ),
+    "no output": (
+        ["mix-data", "--source", "a=a.jsonl:1", "--total", "3"],
+        "--out: is required",
+    ),
+    "no such recipe": (
+        ["fuse", "--recipe", "absent.yaml"],
+        "--recipe: absent.yaml cannot be read: [Errno 2] No such file or directory: 'absent.yaml'",
+    ),
+    "no such command": (["fuze"], "No such command 'fuze'. Did you mean 'fuse'?"),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_bad_flags(case: str, tmp_path: Path) -> None:
+    argv, message = FAILURES[case]
+    done = mllmtool(*argv, cwd=tmp_path)
+    assert (done.returncode, done.stderr, done.stdout) == (2, f"mllmtool: {message}\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_recipe_key_names_the_right_one(tmp_path: Path) -> None:
+    recipe = {"base": "b", "model": ["m"], "method": "ties", "densty": 0.2}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    done = mllmtool("fuse", "--recipe", "r.yaml", "--out", "x", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "mllmtool: r.yaml: densty: unknown key; did you mean density?\n"
+
+
+def test_a_recipe_that_is_no_mapping(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("- 1\n")
+    done = mllmtool("fuse", "--recipe", "r.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "mllmtool: --recipe: r.yaml is not a mapping of keys to values\n"
+
+
+def test_version() -> None:
+    done = mllmtool("--version")
+    assert (done.returncode, done.stdout) == (0, "mllmtool 0.1.0\n")
+
+
+def fields() -> list[tuple[str, type[Config]]]:
+    return [(name, row.config) for name, row in COMMANDS.items()]
+
+
+@pytest.mark.parametrize(("name", "config"), fields())
+def test_every_flag_says_what_it_is(name: str, config: type[Config]) -> None:
+    assert config.__doc__, name
+    for key, field in config.model_fields.items():
+        assert field.description, f"{name}: {key}"
+        assert not field.description.endswith("."), f"{name}: {key}"
