@@ -510,7 +510,7 @@ def garment_tasks(data: Data) -> list[Task]:
 def other_tasks(data: Data) -> list[Task]:
     """Other questions on other pictures."""
     digits = [row for row in split(data.digits, "test") if row["source"] == "sklearn-digits"]
-    facts = [(row, *digit_facts(row)) for row in digits]
+    parity, above = zip(*(digit_facts(row) for row in digits), strict=True)
     emoji = random.Random("emoji-group").sample(data.seen_emoji, 300)
     return [
         Task(
@@ -523,13 +523,16 @@ def other_tasks(data: Data) -> list[Task]:
             "digit-parity",
             "ood/ood",
             "text",
-            [item(row, EVEN, ("even", "odd"), parity.answer) for row, parity, _ in facts],
+            [
+                item(row, EVEN, ("even", "odd"), ask.answer)
+                for row, ask in zip(digits, parity, strict=True)
+            ],
         ),
         Task(
             "digit-compare",
             "ood/ood",
             "text",
-            [item(row, ABOVE, YES_NO, above.answer) for row, _, above in facts],
+            [item(row, ABOVE, YES_NO, ask.answer) for row, ask in zip(digits, above, strict=True)],
         ),
         Task(
             "emoji-group",
