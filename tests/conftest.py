@@ -1,12 +1,31 @@
-"""Fixtures that all tests share."""
+"""Fixtures that are made once a session: tiny checkpoints and samples, to be read only."""
+
+from pathlib import Path
 
 import pytest
 
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--regenerate", action="store_true", help="write golden files again")
+import factories
 
 
-@pytest.fixture
-def regenerate(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("--regenerate"))
+@pytest.fixture(scope="session")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny LLaVA."""
+    return factories.tiny_llava(tmp_path_factory.mktemp("llava") / "base")
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny text-only Llama."""
+    return factories.tiny_llama(tmp_path_factory.mktemp("llama") / "base")
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve samples with pictures for the LLaVA."""
+    return factories.colour_samples(tmp_path_factory.mktemp("colours"))
+
+
+@pytest.fixture(scope="session")
+def sums(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight samples of text for the Llama."""
+    return factories.text_samples(tmp_path_factory.mktemp("sums"))
