@@ -29,3 +29,14 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sums(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight samples of text for the Llama."""
     return factories.text_samples(tmp_path_factory.mktemp("sums"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--regenerate` writes the golden files again; read the diff before you commit it."""
+    parser.addoption("--regenerate", action="store_true", help="write golden files again")
+
+
+@pytest.fixture
+def regenerate(request: pytest.FixtureRequest) -> bool:
+    """Whether golden files are to be written."""
+    return bool(request.config.getoption("--regenerate"))
