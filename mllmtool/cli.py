@@ -70,7 +70,7 @@ def main() -> None:
     """Run the command line; the only place that catches."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        status = build_app()(standalone_mode=False)
+        status = build_app()(standalone_mode=False, prog_name="mllmtool")
     except MllmtoolError as error:
         sys.stderr.write(f"mllmtool: {error}\n")
         status = error.status
