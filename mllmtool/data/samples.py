@@ -103,19 +103,20 @@ def parse_line(model: type[Any], values: dict[str, Any], where: str) -> Any:
         return model.model_validate(values)
     except ValidationError as error:
         issue = error.errors(include_url=False)[0]
-        place = ".".join(str(step) for step in issue["loc"])
-        raise DataError(f"{where}: {place}: {issue['msg']}") from error
+        place = [".".join(str(step) for step in issue["loc"])] if issue["loc"] else []
+        reason = issue["msg"].removeprefix("Value error, ")
+        raise DataError(": ".join([where, *place, reason])) from error
 
 
-def image_path(root: Path, name: str) -> Path:
-    """The file of an image, which must lie under `root`.
+def image_path(root: Path, name: str, setting: str = "--images") -> Path:
+    """The file of an image, which must lie under `root`; `setting` is what chooses `root`.
 
     Raises:
         DataError: it is missing, or its name leads out of `root`.
     """
     path = root / name
     if not path.resolve().is_relative_to(root.resolve()):
-        raise DataError(f"{name}: leads out of the image folder {root}; set --images")
+        raise DataError(f"{name}: leads out of the image folder {root}; set {setting}")
     if not path.is_file():
         raise DataError(f"{path}: no such image")
     return path
