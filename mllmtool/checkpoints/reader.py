@@ -96,9 +96,7 @@ class Checkpoint:
         """Hash of all tensors, the same however they are sharded."""
         whole = hashlib.sha256()
         for name in self.names:
-            info, tensor = self.info(name), self._file(name).get_tensor(name)
-            data = tensor.contiguous().view(-1).view(torch.uint8).numpy() if tensor.numel() else b""
-            part = hashlib.sha256(data).hexdigest()
+            info, part = self.info(name), tensor_sha256(self._file(name).get_tensor(name))
             whole.update(f"{name} {info.dtype} {info.shape} {part}\n".encode())
         return whole.hexdigest()
 
@@ -109,6 +107,13 @@ class Checkpoint:
         if file not in self._open:
             self._open[file] = _safe_open(self.path / file)
         return self._open[file]
+
+
+def tensor_sha256(tensor: torch.Tensor) -> str:
+    """Hash of a tensor's bytes."""
+    if not tensor.numel():
+        return hashlib.sha256().hexdigest()
+    return hashlib.sha256(tensor.contiguous().view(-1).view(torch.uint8).numpy().data).hexdigest()
 
 
 def _safe_open(path: Path) -> Any:
