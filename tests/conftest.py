@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
 import factories
+import pytest
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""Live models: parts, loading, names on disk, samples to tensors."""
