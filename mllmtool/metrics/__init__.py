@@ -1,0 +1,1 @@
+"""What is computed from responses and scores: choices read, forgetting, statistics. Pure."""

@@ -1,0 +1,136 @@
+r"""Intervals, tests and verdicts.
+
+"Without forgetting" is a claim of non-inferiority: not that a loss could not be shown, but that a
+loss beyond a margin can be ruled out. So a verdict reads the bounds of a delta, not its p-value.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import bdtr
+
+Verdict = Literal["kept", "forgot", "undecided"]
+Array = NDArray[np.float64]
+CONFIDENCE = 0.95
+CHUNK = 256  # clusters whose weights are in memory together
+
+
+class Interval(NamedTuple):
+    """Lower and upper end."""
+
+    lower: float
+    upper: float
+
+
+class McNemar(NamedTuple):
+    """Two-sided p-values."""
+
+    exact: float
+    mid: float
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """Resampled deltas, (resamples, checkpoints), if what was not seen was lost, or gained."""
+
+    low: Array
+    high: Array
+
+
+def wilson(hits: float, total: int, confidence: float = CONFIDENCE) -> Interval:
+    r"""$(p + z^2/2n \pm z\sqrt{p(1-p)/n + z^2/4n^2})\,/\,(1 + z^2/n)$. Wilson 1927."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    p, scale = hits / total, 1 + z**2 / total
+    half = z * math.sqrt(p * (1 - p) / total + z**2 / (4 * total**2)) / scale
+    centre = (p + z**2 / (2 * total)) / scale
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+
+
+def mcnemar(lost: int, gained: int) -> McNemar:
+    """Exact test of the discordant pairs, 2 P(Bin(lost + gained, 1/2) <= fewer), and its mid-p.
+
+    The exact test is conservative; mid-p counts what was seen by half (Fagerland et al. 2013).
+    """
+    pairs, fewer = lost + gained, min(lost, gained)
+    below = float(bdtr(fewer - 1, pairs, 0.5)) if fewer else 0.0
+    until = float(bdtr(fewer, pairs, 0.5))
+    return McNemar(min(1.0, 2 * until), until + below)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for their number, in the order given. Holm 1979."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def detectable_difference(discordant: int, total: int) -> float | None:
+    r"""Smallest |delta| found at 80 % power and 5 % level, $(z_{.975} + z_{.8})\sqrt{d/n}$.
+
+    d is the share of items that changed; None where none did.
+    """
+    factor = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
+    return factor * math.sqrt(discordant) / total if discordant else None
+
+
+def bootstrap(
+    differences: Array,
+    clusters: Sequence[str],
+    stream_seed: Callable[[str], int],
+    resamples: int,
+) -> Resamples:
+    r"""Resample mean differences by cluster: Bayesian bootstrap (Rubin 1981).
+
+    differences (items, checkpoints) are score after minus score before; items of one image are
+    one cluster. A resample gives each cluster a weight $w_c \sim \mathrm{Exp}(1)$ from the stream
+    of its name, so tasks on the same images are resampled together, and its delta is
+    $(\sum_c w_c d_c \mp w\,m) / (\sum_c w_c n_c + w\,m)$: one more cluster, of the mean size m,
+    was not seen, and it was wholly lost (low) or wholly gained (high). Without it, no change among
+    few items would rule out any change; with it, where items are only lost, the quantiles of `low`
+    are the exact bounds of Clopper and Pearson.
+    """
+    names, place = np.unique(np.asarray(clusters), return_inverse=True)
+    sizes = np.bincount(place).astype(np.float64)  # (clusters,)
+    sums = np.zeros((len(names), differences.shape[1]))
+    np.add.at(sums, place, differences)
+    top, bottom = np.zeros((resamples, differences.shape[1])), np.zeros((resamples, 1))
+    for start in range(0, len(names), CHUNK):
+        part = slice(start, start + CHUNK)
+        weights = np.stack([_weights(stream_seed(name), resamples) for name in names[part]], axis=1)
+        top += weights @ sums[part]
+        bottom += weights @ sizes[part, None]
+    unseen = _weights(stream_seed("unseen"), resamples)[:, None] * sizes.mean()
+    return Resamples((top - unseen) / (bottom + unseen), (top + unseen) / (bottom + unseen))
+
+
+def interval(resamples: Resamples, confidence: float = CONFIDENCE) -> list[Interval]:
+    """Two-sided interval of each column."""
+    tail = (1 - confidence) / 2
+    low = np.quantile(resamples.low, tail, axis=0)
+    high = np.quantile(resamples.high, 1 - tail, axis=0)
+    return [Interval(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+
+
+def bounds(resamples: Resamples, confidence: float = CONFIDENCE) -> list[Interval]:
+    """One-sided lower and one-sided upper bound of each column."""
+    return interval(resamples, 2 * confidence - 1)
+
+
+def verdict(bound: Interval, margin: float) -> Verdict:
+    """kept: a loss of `margin` or more is ruled out; forgot: a smaller one is; else undecided."""
+    if bound.lower > -margin:
+        return "kept"
+    return "forgot" if bound.upper < -margin else "undecided"
+
+
+def _weights(seed: int, resamples: int) -> Array:
+    return np.random.default_rng(seed).standard_exponential(resamples)
