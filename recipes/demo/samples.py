@@ -411,6 +411,7 @@ def write_task(task: Task, folder: Path) -> None:
         "schema": "mllmtool.task/1",
         "name": task.name,
         "items": f"{task.name}.jsonl",
+        "image_root": "../images",
         "quadrant": {"text": text, "image": image},
         "role": task.role,
         "type": "mcq",
@@ -427,9 +428,9 @@ def write_task(task: Task, folder: Path) -> None:
 
 
 def item(row: Row, question: str, options: Sequence[str], answer: str) -> Row:
-    """An evaluation item about a picture; its path is seen from the tasks folder."""
+    """An evaluation item about a picture."""
     found = {
-        "images": [f"../images/{row['id']}.png"],
+        "images": [f"{row['id']}.png"],
         "question": question,
         "options": list(options),
         "answer": list(options).index(answer),
