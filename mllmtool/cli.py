@@ -34,7 +34,7 @@ from mllmtool.configs.patch import (
     PatchVerifyConfig,
 )
 from mllmtool.configs.tailor import TailorConfig
-from mllmtool.context import Context
+from mllmtool.context import Context, is_main_process
 from mllmtool.errors import ConfigError, MllmtoolError
 from mllmtool.runner import execute, output_path
 
@@ -218,7 +218,8 @@ def _run(name: str, row: Row, given: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
     else:
         out = execute(name, lambda *args: _module(row).run(*args), config, run)
-        sys.stdout.write(f"{out}\n")
+        if is_main_process():
+            sys.stdout.write(f"{out}\n")
 
 
 def _module(row: Row) -> Any:

@@ -6,6 +6,7 @@ on the order of tensors, on threads or on what ran before, and a new stream chan
 
 import hashlib
 import logging
+import os
 import random
 import sys
 import time
@@ -19,6 +20,11 @@ from rich.progress import Progress
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+
+def is_main_process() -> bool:
+    """Whether this process writes and speaks: the only one, or the first of `torchrun`."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from mllmtool import __version__
 from mllmtool.configs.base import Config, RunConfig
-from mllmtool.context import Context
+from mllmtool.context import Context, is_main_process
 from mllmtool.errors import ConfigError, OutputError
 from mllmtool.reports import Artifact, Report, file_sha256, write_report
 from mllmtool.reports.report import REPORT_NAME
@@ -37,6 +37,8 @@ def execute(
 ) -> Path:
     """Run `command` and return the directory that it made.
 
+    Under `torchrun` every process runs the command and the main one alone keeps what it made.
+
     Raises:
         ConfigError: no output directory is given and none can be derived.
         OutputError: the output exists, or cannot be written.
@@ -44,12 +46,14 @@ def execute(
     out = output_path(config, run)
     hidden = out.with_name(f".{out.name}.{os.getpid()}")
     work = out.with_name(f".{out.name}.work")
-    context = Context(seed=run.seed, quiet=run.quiet, work=work)
+    context = Context(seed=run.seed, quiet=run.quiet or not is_main_process(), work=work)
     started, clock = datetime.now(UTC), time.monotonic()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         hidden.mkdir()
         made = command(config, context, hidden)
+        if not is_main_process():
+            return out
         seconds = round(time.monotonic() - clock, 3)
         outputs = [
             Artifact(role="output", path=str(path.relative_to(hidden)), sha256=file_sha256(path))

@@ -65,14 +65,18 @@ def read_samples(path: str | Path) -> Iterator[Sample]:
     Raises:
         DataError: `file:line` and what is wrong there.
     """
+    return (sample for _, sample in locate_samples(path))
+
+
+def locate_samples(path: str | Path) -> Iterator[tuple[str, Sample]]:
+    """As `read_samples`, each with its `file:line`."""
     for line, values in read_jsonl(path):
-        sample = parse_line(Sample, values, f"{path}:{line}")
+        where = f"{path}:{line}"
+        sample = parse_line(Sample, values, where)
         marks = sum(part.type == "image" for m in sample.messages for part in m.parts)
         if marks != len(sample.images):
-            raise DataError(
-                f"{path}:{line}: {marks} {IMAGE_MARK} marks for {len(sample.images)} images"
-            )
-        yield sample
+            raise DataError(f"{where}: {marks} {IMAGE_MARK} marks for {len(sample.images)} images")
+        yield where, sample
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
