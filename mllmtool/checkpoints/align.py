@@ -7,10 +7,11 @@ from mllmtool.errors import MismatchError, some
 
 
 def check_aligned(base: Checkpoint, others: Sequence[Checkpoint]) -> None:
-    """Headers only, before any work.
+    """Headers only, before any work. Dtypes may differ, weights among weights.
 
     Raises:
-        MismatchError: a tensor is missing, extra or of another shape.
+        MismatchError: a tensor is missing, extra, of another shape, or weights in one checkpoint
+            and integers in the other.
     """
     for other in others:
         missing = sorted(set(base.names) - set(other.names))
@@ -23,8 +24,12 @@ def check_aligned(base: Checkpoint, others: Sequence[Checkpoint]) -> None:
                 " both must come from the same base"
             )
         for name in base.names:
-            ours, theirs = base.info(name).shape, other.info(name).shape
-            if ours != theirs:
+            ours, theirs = base.info(name), other.info(name)
+            if ours.shape != theirs.shape:
                 raise MismatchError(
-                    f"{name}: shape {theirs} in {other.path}, {ours} in {base.path}"
+                    f"{name}: shape {theirs.shape} in {other.path}, {ours.shape} in {base.path}"
+                )
+            if ours.dtype != theirs.dtype and not (ours.floating and theirs.floating):
+                raise MismatchError(
+                    f"{name}: {theirs.dtype} in {other.path}, {ours.dtype} in {base.path}"
                 )

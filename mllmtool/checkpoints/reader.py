@@ -6,18 +6,25 @@ Opening one reads headers only; a tensor's bytes are read when it is asked for, 
 
 import hashlib
 import json
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import torch
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from mllmtool.checkpoints.dtypes import DTYPES, Array, finite
 from mllmtool.errors import CheckpointError, NumericError, some
+
+if TYPE_CHECKING:
+    import torch
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+PIECE = 1 << 18  # entries read at once: small enough for a processor's cache
 
 
 @dataclass(frozen=True)
@@ -27,41 +34,61 @@ class TensorInfo:
     dtype: str
     shape: tuple[int, ...]
 
+    @property
+    def size(self) -> int:
+        """How many entries."""
+        return math.prod(self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes on disk."""
+        return self.size * DTYPES[self.dtype].stored.itemsize
+
+    @property
+    def floating(self) -> bool:
+        """Whether it holds weights, not integers or truth values."""
+        return DTYPES[self.dtype].floating
+
+
+@dataclass(frozen=True)
+class _Place:
+    file: str
+    begin: int  # bytes from the start of the file
+    info: TensorInfo
+
 
 class Checkpoint:
     """A lazily read checkpoint. `names` are the names on disk, sorted."""
 
-    def __init__(self, path: Path, files: dict[str, str]) -> None:
+    def __init__(self, path: Path, places: dict[str, _Place]) -> None:
         self.path = path
-        self.files = files  # tensor name -> file name
-        self.names = tuple(sorted(files))
-        self._open: dict[str, Any] = {}
+        self.names = tuple(sorted(places))
+        self.files = {name: places[name].file for name in self.names}  # tensor name -> file name
+        self._places = places
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
         """Open a directory and read its headers.
 
         Raises:
-            CheckpointError: it is missing, truncated, pickled, or index and files disagree.
+            CheckpointError: it is missing, truncated, pickled or quantised, or index and files
+                disagree.
         """
         path = Path(path)
         if not path.is_dir():
             raise CheckpointError(f"{path}: no such checkpoint directory")
         if not (path / "config.json").is_file():
             raise CheckpointError(f"{path}: has no config.json; is it a checkpoint?")
-        if (path / INDEX).is_file():
-            files = _index(path / INDEX)
-        elif (path / SINGLE).is_file():
-            files = dict.fromkeys(_keys(path / SINGLE), SINGLE)
-        else:
-            raise CheckpointError(_no_weights(path))
-        checkpoint = cls(path, files)
-        for name in sorted(set(files.values())):
-            there = set(_keys(path / name))
-            absent = sorted(t for t, file in files.items() if file == name and t not in there)
-            if absent:
-                raise CheckpointError(f"{path / name}: lacks {some(absent)} that {INDEX} promises")
-        return checkpoint
+        promised = _promised(path)
+        places: dict[str, _Place] = {}
+        for file in sorted(set(promised.values())) if promised else [SINGLE]:
+            found = _places(path / file)
+            if promised:
+                _check_promise(path / file, {n for n in promised if promised[n] == file}, found)
+            places |= found
+        if not places:
+            raise CheckpointError(f"{path}: holds no tensors")
+        return cls(path, places)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -74,70 +101,150 @@ class Checkpoint:
 
     def info(self, name: str) -> TensorInfo:
         """Dtype and shape, from the header."""
-        view = self._file(name).get_slice(name)
-        return TensorInfo(view.get_dtype(), tuple(view.get_shape()))
+        return self._place(name).info
 
     def __contains__(self, name: str) -> bool:
-        return name in self.files
+        return name in self._places
 
-    def __getitem__(self, name: str) -> torch.Tensor:
+    def __getitem__(self, name: str) -> "torch.Tensor":
         """The tensor, on the CPU.
 
         Raises:
             CheckpointError: it is not there.
             NumericError: it holds NaN or Inf.
         """
-        tensor: torch.Tensor = self._file(name).get_tensor(name)
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        import torch
+
+        info = self.info(name)
+        tensor = torch.from_numpy(self.read(name))
+        return tensor.view(DTYPES[info.dtype].torch).reshape(info.shape)
+
+    def read(self, name: str, first: int = 0, count: int | None = None) -> Array:
+        """`count` stored entries of the flattened tensor from `first` on, all by default.
+
+        They are as numpy holds them: bfloat16 as its bits, see `checkpoints.dtypes`.
+
+        Raises:
+            CheckpointError: the tensor is not there, or the file was cut since it was opened.
+            NumericError: there is NaN or Inf among them.
+        """
+        place = self._place(name)
+        entries = np.empty(place.info.size - first if count is None else count, _stored(place))
+        self._fill(place, first, entries)
+        if not finite(entries, place.info.dtype):
             raise NumericError(f"{name}: holds NaN or Inf in {self.path}")
-        return tensor
+        return entries
+
+    def pieces(self, name: str) -> Iterator[Array]:
+        """The stored entries of a tensor in pieces that fit a cache, as they are."""
+        place = self._place(name)
+        for first in range(0, place.info.size, PIECE):
+            entries = np.empty(min(PIECE, place.info.size - first), _stored(place))
+            self._fill(place, first, entries)
+            yield entries
 
     def fingerprint(self) -> str:
         """Hash of all tensors, the same however they are sharded."""
         whole = hashlib.sha256()
         for name in self.names:
-            info, part = self.info(name), tensor_sha256(self._file(name).get_tensor(name))
-            whole.update(f"{name} {info.dtype} {info.shape} {part}\n".encode())
+            info = self.info(name)
+            whole.update(f"{name} {info.dtype} {info.shape} {self.sha256(name)}\n".encode())
         return whole.hexdigest()
 
-    def _file(self, name: str) -> Any:
-        if name not in self.files:
+    def sha256(self, name: str) -> str:
+        """Hash of a tensor's bytes."""
+        part = hashlib.sha256()
+        for piece in self.pieces(name):
+            part.update(piece.data)
+        return part.hexdigest()
+
+    def _place(self, name: str) -> _Place:
+        if name not in self._places:
             raise CheckpointError(f"{name}: is not in {self.path}")
-        file = self.files[name]
-        if file not in self._open:
-            self._open[file] = _safe_open(self.path / file)
-        return self._open[file]
+        return self._places[name]
+
+    def _fill(self, place: _Place, first: int, entries: Array) -> None:
+        if not entries.size:
+            return
+        with (self.path / place.file).open("rb", buffering=0) as file:
+            file.seek(place.begin + first * entries.itemsize)
+            rest = entries.data.cast("B")
+            while rest.nbytes and (got := file.readinto(rest)):
+                rest = rest[got:]
+        if rest.nbytes:
+            raise CheckpointError(f"{self.path / place.file}: was cut while it was read")
 
 
-def tensor_sha256(tensor: torch.Tensor) -> str:
-    """Hash of a tensor's bytes."""
+def tensor_sha256(tensor: "torch.Tensor") -> str:
+    """Hash of a tensor's bytes, row-major."""
+    import torch
+
     if not tensor.numel():
         return hashlib.sha256().hexdigest()
     return hashlib.sha256(tensor.contiguous().view(-1).view(torch.uint8).numpy().data).hexdigest()
 
 
-def _safe_open(path: Path) -> Any:
+def _stored(place: _Place) -> np.dtype[Any]:
+    return DTYPES[place.info.dtype].stored
+
+
+def _promised(path: Path) -> dict[str, str]:
+    """Tensor name -> file name of the index; empty when there is one file and no index."""
+    single, index = (path / SINGLE).is_file(), (path / INDEX).is_file()
+    if single and index:
+        raise CheckpointError(
+            f"{path}: holds both {SINGLE} and {INDEX}, so which one counts is unclear;"
+            " remove the stale one"
+        )
+    if not single and not index:
+        raise CheckpointError(_no_weights(path))
+    return _index(path / INDEX) if index else {}
+
+
+def _check_promise(path: Path, promised: set[str], found: dict[str, _Place]) -> None:
+    if absent := sorted(promised - set(found)):
+        raise CheckpointError(f"{path}: lacks {some(absent)} that {INDEX} promises")
+    if extra := sorted(set(found) - promised):
+        raise CheckpointError(f"{path}: holds {some(extra)} that {INDEX} does not name")
+
+
+def _places(path: Path) -> dict[str, _Place]:
+    """Where each tensor of a file lies. The library checks the header: size, order, no gaps."""
     try:
-        return safe_open(path, framework="pt")
+        with safe_open(path, framework="np"):
+            pass
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: is missing, though {INDEX} names it") from error
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: is not a whole safetensors file ({error}); copy or download it again"
         ) from error
+    header.pop("__metadata__", None)
+    return {name: _place(path, name, entry, 8 + length) for name, entry in header.items()}
 
 
-def _keys(path: Path) -> list[str]:
-    return list(_safe_open(path).keys())
+def _place(path: Path, name: str, entry: dict[str, Any], start: int) -> _Place:
+    if entry["dtype"] not in DTYPES:
+        raise CheckpointError(
+            f"{name}: dtype {entry['dtype']} in {path} is not one that can be computed with;"
+            " convert the checkpoint to BF16, F16 or F32"
+        )
+    info = TensorInfo(entry["dtype"], tuple(entry["shape"]))
+    return _Place(path.name, start + entry["data_offsets"][0], info)
 
 
 def _index(path: Path) -> dict[str, str]:
     files = _json_object(path).get("weight_map")
     if not isinstance(files, dict) or not all(isinstance(f, str) for f in files.values()):
         raise CheckpointError(f"{path}: has no weight_map of tensor names to file names")
-    for file in set(files.values()):
-        if Path(file).name != file:
-            raise CheckpointError(f"{path}: names {file!r}, which is not a file beside it")
+    if not files:
+        raise CheckpointError(f"{path}: names no tensors")
+    for file in sorted(set(files.values())):
+        if Path(file).name != file or not file.endswith(".safetensors") or "\0" in file:
+            raise CheckpointError(f"{path}: names {file!r}, which is no safetensors file beside it")
     return files
 
 

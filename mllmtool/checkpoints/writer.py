@@ -1,34 +1,40 @@
 """Write a checkpoint tensor by tensor into files laid out like those of another.
 
-Names, shapes and dtypes are known beforehand: a file's header comes first and a tensor goes to its
-place as it is made, so memory holds one tensor, whatever the order. `finish` refuses an incomplete
-checkpoint. Header: 8 bytes little-endian length, then JSON of name -> dtype, shape, data_offsets
-(the safetensors format).
+Names, shapes and dtypes are known beforehand: a file's header comes first and entries go to their
+place as they are made, so memory holds one tensor or less, whatever the order. `finish` refuses an
+incomplete checkpoint. Header: 8 bytes little-endian length, then JSON of name -> dtype, shape,
+data_offsets (the safetensors format), laid out as the safetensors library does it.
 """
 
+import io
 import json
-import math
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
+from mllmtool.checkpoints.dtypes import DTYPES, LAYOUT, Array, finite
 from mllmtool.checkpoints.reader import INDEX, PICKLES, SINGLE, Checkpoint, TensorInfo
 from mllmtool.errors import MismatchError, NumericError, some
 
-DTYPES: dict[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-NOT_SIDECARS = (*PICKLES, "*.safetensors", "*.safetensors.index.json", "report.json", "*.h5")
+if TYPE_CHECKING:
+    import torch
+
+# Weights in any form, what would make a loader look for weights that are not there, and reports.
+NOT_SIDECARS = (
+    *(*PICKLES, "*.safetensors", "*.index.json", "*.h5", "*.msgpack", "*.gguf", "*.npz"),
+    *("*.onnx", "*.onnx_data", "adapter_config.json", "report.json"),
+)
+
+
+@dataclass
+class _Place:
+    path: Path
+    begin: int  # bytes from the start of the file
+    info: TensorInfo
+    written: int = 0  # entries
 
 
 class CheckpointWriter:
@@ -36,34 +42,58 @@ class CheckpointWriter:
 
     def __init__(self, into: Path, like: Checkpoint) -> None:
         self.into = into
-        self.infos = {name: like.info(name) for name in like.names}
         self.files = like.files
-        self._places: dict[str, tuple[Path, int]] = {}
-        self._missing = set(like.names)
+        self._places: dict[str, _Place] = {}
+        self._unwritten = set(like.names)
         for file in sorted(set(like.files.values())):
-            self._reserve(file, [name for name in like.names if like.files[name] == file])
+            infos = {name: like.info(name) for name in like.names if like.files[name] == file}
+            self._places |= _reserve(into / file, infos)
 
-    def add(self, name: str, tensor: torch.Tensor) -> None:
+    def add(self, name: str, tensor: "torch.Tensor") -> None:
         """Write one tensor, cast to its dtype on disk.
 
         Raises:
             MismatchError: its name is not expected or its shape is another.
             NumericError: it holds NaN or Inf after the cast.
         """
-        if name not in self._missing:
-            raise MismatchError(f"{name}: is not a tensor that is still to be written")
-        info = self.infos[name]
+        info = self._expected(name).info
         if tuple(tensor.shape) != info.shape:
             raise MismatchError(f"{name}: shape {tuple(tensor.shape)}, expected {info.shape}")
-        stored = tensor.detach().to("cpu", _dtype(name, info)).contiguous()
-        if stored.is_floating_point() and not torch.isfinite(stored).all():
-            raise NumericError(f"{name}: became NaN or Inf as {info.dtype}")
-        path, offset = self._places[name]
-        with path.open("r+b") as file:
-            file.seek(offset)
-            if stored.numel():
-                file.write(stored.view(-1).view(torch.uint8).numpy().data)
-        self._missing.discard(name)
+        dtype = DTYPES[info.dtype]
+        entries = tensor.detach().to("cpu", dtype.torch).contiguous().view(-1)
+        if info.dtype == "BF16":
+            entries = entries.view(DTYPES["U16"].torch)
+        self.write(name, entries.numpy())
+
+    def write(self, name: str, entries: Array) -> None:
+        """Write the next stored entries of the flattened tensor, as `Checkpoint.read` gives them.
+
+        Raises:
+            MismatchError: the name is not expected, or the entries are too many.
+            NumericError: there is NaN or Inf among them.
+        """
+        place = self._expected(name)
+        if place.written + entries.size > place.info.size:
+            raise MismatchError(f"{name}: more entries than its shape {place.info.shape} holds")
+        if not finite(entries, place.info.dtype):
+            raise NumericError(f"{name}: became NaN or Inf as {place.info.dtype}")
+        with place.path.open("r+b", buffering=0) as file:
+            file.seek(place.begin + place.written * entries.itemsize)
+            _write_all(file, entries)
+        place.written += entries.size
+        if place.written == place.info.size:
+            self._unwritten.discard(name)
+
+    def copy(self, name: str, source: Checkpoint) -> None:
+        """Write a tensor as it is in `source`, byte for byte.
+
+        Raises:
+            NumericError: it holds NaN or Inf.
+        """
+        for piece in source.pieces(name):
+            if not finite(piece, source.info(name).dtype):
+                raise NumericError(f"{name}: holds NaN or Inf in {source.path}")
+            self.write(name, piece)
 
     def finish(self) -> None:
         """Write the index, if there are shards.
@@ -71,39 +101,22 @@ class CheckpointWriter:
         Raises:
             MismatchError: tensors are missing.
         """
-        if self._missing:
-            raise MismatchError(f"{self.into}: not written: {some(sorted(self._missing))}")
+        missing = sorted(name for name in self._unwritten if self._places[name].info.size)
+        if missing:
+            raise MismatchError(f"{self.into}: not written: {some(missing)}")
         if set(self.files.values()) != {SINGLE}:
-            sizes = (_num_bytes(name, info) for name, info in self.infos.items())
+            size = sum(place.info.num_bytes for place in self._places.values())
             index = {
-                "metadata": {"total_size": sum(sizes)},
+                "metadata": {"total_size": size},
                 "weight_map": dict(sorted(self.files.items())),
             }
             text = json.dumps(index, indent=2) + "\n"
             (self.into / INDEX).write_text(text, encoding="utf-8")
 
-    def _reserve(self, file: str, names: list[str]) -> None:
-        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-        end = 0
-        # safetensors wants the wider dtypes first, so that every tensor is aligned
-        for name in sorted(names, key=lambda n: (-_dtype(n, self.infos[n]).itemsize, n)):
-            info = self.infos[name]
-            begin, end = end, end + _num_bytes(name, info)
-            header[name] = {
-                "dtype": info.dtype,
-                "shape": list(info.shape),
-                "data_offsets": [begin, end],
-            }
-            self._places[name] = (self.into / file, begin)
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        start = 8 + len(text)
-        for name in names:
-            path, begin = self._places[name]
-            self._places[name] = (path, start + begin)
-        with (self.into / file).open("wb") as opened:
-            opened.write(len(text).to_bytes(8, "little") + text)
-            opened.truncate(start + end)
+    def _expected(self, name: str) -> _Place:
+        if name not in self._unwritten:
+            raise MismatchError(f"{name}: is not a tensor that is still to be written")
+        return self._places[name]
 
 
 def copy_sidecars(source: Path, into: Path) -> None:
@@ -113,11 +126,25 @@ def copy_sidecars(source: Path, into: Path) -> None:
             shutil.copyfile(path, into / path.name)
 
 
-def _dtype(name: str, info: TensorInfo) -> torch.dtype:
-    if info.dtype not in DTYPES:
-        raise MismatchError(f"{name}: dtype {info.dtype} cannot be written; convert the checkpoint")
-    return DTYPES[info.dtype]
+def _reserve(path: Path, infos: dict[str, TensorInfo]) -> dict[str, _Place]:
+    """Write a file's header, give it its full length, and say where each tensor goes."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    begins, end = {}, 0
+    for name in sorted(infos, key=lambda name: (LAYOUT[infos[name].dtype], name)):
+        info = infos[name]
+        begins[name], end = end, end + info.num_bytes
+        offsets = [begins[name], end]
+        header[name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": offsets}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    start = 8 + len(text)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(start + end)
+    return {name: _Place(path, start + begin, infos[name]) for name, begin in begins.items()}
 
 
-def _num_bytes(name: str, info: TensorInfo) -> int:
-    return math.prod(info.shape) * _dtype(name, info).itemsize
+def _write_all(file: io.FileIO, entries: Array) -> None:
+    rest = np.ascontiguousarray(entries).data.cast("B") if entries.size else memoryview(b"")
+    while rest.nbytes:
+        rest = rest[file.write(rest) :]
