@@ -1,0 +1,105 @@
+"""Where a model's parameters act: every parameter is a linear map on some input.
+
+| parameter | its input |
+|---|---|
+| Linear and convolution weight | the layer's input, unfolded into patches for a convolution |
+| bias of such a layer | the constant 1, one more column beside the weight's |
+| embedding | one-hot tokens: rows are measured by how often their token occurs |
+| weight of a norm, of a layer scale | what it multiplies, channel by channel |
+| any other (class token, query, gate) | the constant 1 |
+
+A tensor that acts at several places (a tied head) is measured by the sum of their moments.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import nn
+
+from mllmtool.configs.base import Part
+
+Kind = Literal["linear", "convolution", "lookup", "scale", "constant"]
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@dataclass(frozen=True)
+class Use:
+    """One place where a parameter acts; `biased` where a column of ones belongs to its input."""
+
+    module: nn.Module
+    parameter: str
+    kind: Kind
+    part: Part
+    biased: bool = False
+
+    def shares(self, other: "Use") -> bool:
+        """Whether one input makes the same moment for both."""
+        same = (self.part, self.biased) == (other.part, other.biased)
+        return same and self.kind == other.kind == "linear"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A linear map: the names on disk of its tensors (a weight, then its bias) and its uses."""
+
+    names: tuple[str, ...]
+    uses: tuple[Use, ...]
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it is the weight of Linear layers alone."""
+        return all(use.kind == "linear" for use in self.uses)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the tensor's first axis are outputs, or tokens; else it is one row."""
+        return any(use.kind not in ("scale", "constant") for use in self.uses)
+
+
+def find_sites(
+    model: nn.Module, names: Mapping[str, str], parts: Mapping[str, Part], tuned: frozenset[str]
+) -> list[Site]:
+    """The sites of the `tuned` tensors.
+
+    Args:
+        model: the live model.
+        names: name on disk of each of its parameters, tied ones included, by its name in memory.
+        parts: the part of each parameter, by its name in memory.
+        tuned: names on disk.
+    """
+    uses: dict[str, list[Use]] = {}
+    biases: dict[str, str] = {}  # weight -> bias, names on disk
+    for path, module in model.named_modules():
+        for parameter, tensor in module.named_parameters(recurse=False):
+            memory = f"{path}.{parameter}" if path else parameter
+            kind = _kind(module, parameter, tensor)
+            use = Use(module, parameter, kind, parts[memory])
+            uses.setdefault(names[memory], []).append(use)
+            if kind in ("linear", "convolution") and getattr(module, "bias", None) is not None:
+                biases[names[memory]] = names[f"{path}.bias"]
+    joined = {w: b for w, b in biases.items() if len(uses[w]) == 1 and b in tuned}
+    sites = [
+        _site(name, places, joined.get(name))
+        for name, places in uses.items()
+        if name not in joined.values()
+    ]
+    return [site for site in sites if tuned.intersection(site.names)]
+
+
+def _site(name: str, uses: list[Use], bias: str | None) -> Site:
+    if bias is None:
+        return Site((name,), tuple(uses))
+    return Site((name, bias), tuple(replace(use, biased=True) for use in uses))
+
+
+def _kind(module: nn.Module, parameter: str, tensor: nn.Parameter) -> Kind:
+    if parameter == "weight" and isinstance(module, nn.Linear):
+        return "linear"
+    if parameter == "weight" and isinstance(module, CONVOLUTIONS):
+        return "convolution"
+    if isinstance(module, nn.Embedding):
+        return "lookup"
+    is_leaf = next(module.children(), None) is None
+    is_bias = isinstance(module, (nn.Linear, *CONVOLUTIONS))
+    return "scale" if is_leaf and tensor.ndim == 1 and not is_bias else "constant"
