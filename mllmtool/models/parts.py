@@ -1,17 +1,20 @@
 """The parts of a model: vision, projector, language; every tensor is in exactly one.
 
 `partition` asks a live model, by the generic API of transformers; `part_of` reads a name, on disk
-or in memory, by a table. Tests hold the two together.
+or in memory, by a table. Tests hold the two together. Reading a name loads neither torch nor
+transformers.
 """
 
 import re
-
-from torch import nn
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING
 
 from mllmtool.configs.base import Part
 from mllmtool.errors import CheckpointError, some
 from mllmtool.models.families import family_of
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
 
 # The first pattern that a name holds decides: projectors may lie inside a vision tower. Every
 # pattern is of whole steps of a dotted name.
@@ -39,7 +42,7 @@ def part_of(name: str) -> Part:
     raise CheckpointError(f"{name}: is of no part (vision, projector, language) that is known")
 
 
-def partition(model: PreTrainedModel) -> dict[str, Part]:
+def partition(model: "PreTrainedModel") -> dict[str, Part]:
     """Every parameter's part, tied names included, in the model's order.
 
     Raises:
@@ -77,7 +80,7 @@ def _part(name: str, vision: str | None, language: list[str], merger: str | None
     return "projector" if re.search(NAMES[0][1], name) else None
 
 
-def _language_paths(model: PreTrainedModel, vision: str | None) -> list[str]:
+def _language_paths(model: "PreTrainedModel", vision: str | None) -> list[str]:
     """Paths of the decoder with its own head (InstructBLIP's holds one), embeddings and head."""
     decoder = _path(model, model.get_decoder())
     steps = decoder.split(".")
@@ -87,7 +90,7 @@ def _language_paths(model: PreTrainedModel, vision: str | None) -> list[str]:
     return [whole[0] if whole else decoder, *(_path(model, end) for end in ends if end is not None)]
 
 
-def _path(model: PreTrainedModel, module: nn.Module) -> str:
+def _path(model: "PreTrainedModel", module: "nn.Module") -> str:
     for path, candidate in model.named_modules(remove_duplicate=False):
         if candidate is module and path:
             return str(path)
