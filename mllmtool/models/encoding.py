@@ -45,6 +45,7 @@ class Encoder:
         self.processor = processor  # None for a text-only model
         self.ends = tuple(ends)
         self._mark = str(processor.image_token) if processor else ""
+        self.image_token_id: int | None = processor.image_token_id if processor else None
         self._rows: Memo[Row] = Memo(64 * MIB, lambda row: row.ids.nbytes + row.labels.nbytes)
         self._pixels: Memo[dict[str, Tensor]] = Memo(256 * MIB, _num_bytes)
         self._expansions: Memo[str] = Memo(MIB, len)
@@ -133,6 +134,11 @@ class Encoder:
         batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
         images = [path for row in rows for path in row.images]
         return batch | self._batch_pixels(images)
+
+    def preload(self, row: Row) -> None:
+        """Decode the row's images while memory for pixels is left, so that later it need not."""
+        if self._pixels.bytes_left > 0:
+            self._batch_pixels(row.images)
 
     def decode(self, ids: Tensor | Sequence[int]) -> str:
         """Text of token ids, without special tokens."""
