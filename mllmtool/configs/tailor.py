@@ -9,6 +9,7 @@ from mllmtool.configs.base import PARTS, Config, Part, Share
 
 Preset = Literal["paper", "released", "anchored"]
 Solver = Literal["exact", "sweep", "none"]
+Others = Literal["tailor", "pre", "sft"]
 
 
 class TailorConfig(Config):
@@ -47,20 +48,30 @@ class TailorConfig(Config):
     ] = 128
     batch: Annotated[int, Field(description="samples a calibration forward pass", ge=1)] = 8
     salience_weight: Annotated[
-        Share, Field(description="w of the fused score; 1 salience, 0 sensitivity")
-    ] = 0.5
+        Share | None,
+        Field(
+            description="w of the fused score; 1 salience, 0 sensitivity (default 0.5; released:"
+            " 0.8)"
+        ),
+    ] = None
     damping: Annotated[float, Field(description="ridge as a share of the mean diagonal", gt=0)] = (
         0.01
     )
-    solver: Annotated[Solver, Field(description="decoration of the kept weights")] = "exact"
+    solver: Annotated[
+        Solver | None,
+        Field(description="decoration of the kept weights (default exact; released has its own)"),
+    ] = None
     strength: Annotated[Share, Field(description="share of the decoration applied")] = 1.0
     parts: Annotated[
         tuple[Part, ...], Field(description="parts to tailor; the others are as in the base")
     ] = PARTS
     others: Annotated[
-        Literal["tailor", "pre", "sft"],
-        Field(description="parameters outside Linear layers: closed forms, base or fine-tuned"),
-    ] = "tailor"
+        Others | None,
+        Field(
+            description="parameters outside Linear layers: tailored too, base or fine-tuned"
+            " (default tailor; released: sft)"
+        ),
+    ] = None
     format: Annotated[Literal["checkpoint", "patch"], Field(description="what to write")] = (
         "checkpoint"
     )
@@ -73,7 +84,16 @@ class TailorConfig(Config):
             )
         if self.preset == "anchored" and self.anchor is None:
             raise ValueError("--preset anchored: needs --anchor")
+        if self.preset in ("paper", "released") and self.anchor is not None:
+            raise ValueError(f"--anchor: is not read by --preset {self.preset}; use anchored")
+        if self.preset == "released" and self.solver is not None:
+            raise ValueError("--solver: is not read by --preset released, which has its own")
         return self
+
+    @property
+    def named_preset(self) -> Preset:
+        """The preset asked for, or the one that the data calls for."""
+        return self.preset or ("paper" if self.anchor is None else "anchored")
 
     def default_out(self) -> str:
         """`ft` -> `ft-tailored`."""

@@ -20,6 +20,7 @@ from mllmtool.tailoring.scores import entry_count, fused_score, sensitivity, top
 from mllmtool.tailoring.sweep import released, sweep
 
 RETRIES = 3
+Solver = Literal["exact", "sweep", "none", "released"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Choices:
     anchor_weight: float = 0.0
     salience_weight: float = 0.5
     damping: float = 0.01
-    solver: Literal["exact", "sweep", "none", "released"] = "exact"
+    solver: Solver = "exact"
     strength: float = 1.0
 
 

@@ -78,7 +78,7 @@ def find_sites(
             uses.setdefault(names[memory], []).append(use)
             if kind in ("linear", "convolution") and getattr(module, "bias", None) is not None:
                 biases[names[memory]] = names[f"{path}.bias"]
-    joined = {w: b for w, b in biases.items() if len(uses[w]) == 1 and b in tuned}
+    joined = {w: b for w, b in biases.items() if len(uses[w]) == 1 and {w, b} <= tuned}
     sites = [
         _site(name, places, joined.get(name))
         for name, places in uses.items()

@@ -1,0 +1,80 @@
+"""What `tailor` reads, checked before any model is loaded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mllmtool.checkpoints import Checkpoint, check_aligned
+from mllmtool.configs.tailor import TailorConfig
+from mllmtool.context import Context
+from mllmtool.data.samples import Sample
+from mllmtool.errors import MismatchError
+from mllmtool.tailoring.calibration import SampleFile, given_samples, training_samples
+
+
+@dataclass(frozen=True)
+class Data:
+    """The samples drawn from a file."""
+
+    file: SampleFile
+    samples: list[Sample]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A tuned checkpoint, the names of the tensors that differ in it, its calibration samples."""
+
+    checkpoint: Checkpoint
+    tuned: frozenset[str]
+    data: Data
+
+
+@dataclass(frozen=True)
+class Job:
+    """The base, the tuned checkpoints, and the samples of the old tasks."""
+
+    pre: Checkpoint
+    tasks: list[Task]
+    anchor: Data | None
+
+    @property
+    def tuned(self) -> frozenset[str]:
+        """Every tensor that some task changed."""
+        return frozenset().union(*(task.tuned for task in self.tasks))
+
+
+def open_job(config: TailorConfig, context: Context) -> Job:
+    """Open everything that the config names; reads every tensor once.
+
+    Raises:
+        ConfigError: there are no calibration samples.
+        InputError: a checkpoint or a sample file is wrong, or a tuned checkpoint equals the base.
+    """
+    pre = Checkpoint.open(config.pre)
+    tuned = [Checkpoint.open(path) for path in config.sft]
+    check_aligned(pre, tuned)
+    files = [_calibration(config, place) for place in range(len(tuned))]
+    data = [
+        Data(file, file.draw(config.num_samples, context.rng(f"calibration/{place}")))
+        for place, file in enumerate(files)
+    ]
+    anchor = None
+    if config.anchor:
+        file = given_samples(config.anchor, config.images)
+        anchor = Data(file, file.draw(config.num_samples, context.rng("anchor")))
+    tasks = [Task(sft, _changed(pre, sft), drawn) for sft, drawn in zip(tuned, data, strict=True)]
+    return Job(pre, tasks, anchor)
+
+
+def _calibration(config: TailorConfig, place: int) -> SampleFile:
+    if config.calibration:
+        return given_samples(config.calibration[place], config.images)
+    return training_samples(Path(config.sft[place]), config.images)
+
+
+def _changed(pre: Checkpoint, sft: Checkpoint) -> frozenset[str]:
+    changed = frozenset(name for name in pre.names if not torch.equal(pre[name], sft[name]))
+    if not changed:
+        raise MismatchError(f"{sft.path}: equals {pre.path} in every tensor; nothing to tailor")
+    return changed
