@@ -85,10 +85,13 @@ def _adapt(model: PreTrainedModel, part: Part, names: list[str], config: Finetun
         target_modules=names,
     )
     inject_adapter_in_model(adapter, model, adapter_name=part)
-    made = [name for name, m in model.named_modules() if isinstance(m, LoraLayer)]
-    made = [name for name in made if part in model.get_submodule(name).lora_A]
+    del model.peft_config  # else peft warns when the next part is adapted
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer)}
+    made = [name for name, layer in layers.items() if part in layer.lora_A]
     if made != names:
         raise RuntimeError(f"peft adapted {made}, not {names}")
+    for layer in layers.values():
+        layer.set_adapter(list(layer.lora_A))  # peft has put those of other parts to sleep
 
 
 def _lora(config: FinetuneConfig, part: Part) -> Lora | None:

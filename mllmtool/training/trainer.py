@@ -102,9 +102,7 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
 
     def leave(self) -> None:
         """Leave the group of processes; the main one goes on alone."""
-        if self.args.world_size > 1:
-            self.accelerator.end_training()
-            torch.distributed.destroy_process_group()
+        self.accelerator.end_training()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write what learns, and nothing else, into a state."""
