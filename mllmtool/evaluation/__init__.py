@@ -1,0 +1,1 @@
+"""Checkpoints on a suite: run -> predictions -> scores -> report; only `run` needs a model."""

@@ -1,0 +1,164 @@
+"""Run a model over questions: a greedy response and the log-probability of each option.
+
+What questions about the same images begin with is read once, then the rest of each prompt on its
+key and value cache. The last logits begin the response and score the first token of each option;
+further tokens of an option are scored on the prompt's cache. Every step is exact, as a prompt is
+read from left to right and a cached prefix does not depend on what follows it; models that read
+prompts in both directions cannot be run so.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from mllmtool.errors import NumericError
+from mllmtool.evaluation.predictions import Prediction
+from mllmtool.evaluation.questions import Group, Question
+from mllmtool.models.encoding import IGNORED, Encoder, Row
+
+DECIMALS = 6  # of log-probabilities on disk
+
+
+@dataclass(frozen=True)
+class Read:
+    """Rows of tokens that a model has read.
+
+    `mask` is (rows, tokens); `logits`, of the last tokens only, (rows, kept, vocabulary).
+    """
+
+    cache: Any
+    mask: Tensor
+    logits: Tensor
+
+    def cached(self, rows: Tensor) -> Any:
+        """The cache of chosen rows, to be read on; this one stays as it is."""
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        cache.batch_select_indices(rows)
+        return cache
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A model in evaluation mode and the encoder of its checkpoint."""
+
+    model: nn.Module
+    encoder: Encoder
+
+    @torch.inference_mode()
+    def answer(self, group: Group) -> Iterator[tuple[Question, Prediction]]:
+        """Answer the questions of a group.
+
+        Raises:
+            NumericError: logits are NaN or infinite.
+        """
+        prefixes = self._read(group.prefixes)
+        for questions in group.batches:
+            rest = [Row(q.prompt.ids[q.head :], q.prompt.labels[q.head :], ()) for q in questions]
+            places = torch.tensor([group.places[question.prefix] for question in questions])
+            keep = 1 + max(question.merged for question in questions)
+            prompts = self._read(rest, prefixes, places, keep)
+            if not torch.isfinite(prompts.logits).all():
+                raise NumericError(f"{questions[0].item}: logits of its batch are not finite")
+            responses = self._respond(prompts, questions)
+            scores = self._score(prompts, questions)
+            for question, (tokens, ended), row in zip(questions, responses, scores, strict=True):
+                yield (
+                    question,
+                    Prediction(
+                        item=question.item,
+                        response=self.encoder.decode(tokens),
+                        finish="end" if ended else "length",
+                        logprobs=tuple(round(score, DECIMALS) for score in row),
+                    ),
+                )
+
+    def _read(
+        self,
+        rows: Sequence[Row],
+        before: Read | None = None,
+        places: Tensor | None = None,
+        keep: int = 1,
+    ) -> Read:
+        """Read left-padded rows, each after the row of `before` at its place."""
+        batch = self.encoder.batch(rows, padding="left")
+        del batch["labels"]
+        mask = batch["attention_mask"]
+        if before is not None and places is not None:
+            batch |= {"attention_mask": torch.cat([before.mask[places], mask], 1)}
+            batch |= {"past_key_values": before.cached(places)}
+        positions = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)[:, -mask.shape[1] :]
+        made = self.model(**batch, position_ids=positions, use_cache=True, logits_to_keep=keep)
+        return Read(made.past_key_values, batch["attention_mask"], made.logits.float())
+
+    def _respond(
+        self, prompts: Read, questions: Sequence[Question]
+    ) -> Iterator[tuple[list[int], bool]]:
+        """Greedy tokens of each row up to its end token, and whether there was one."""
+        ends = torch.tensor(
+            [self.encoder.tokenizer.convert_tokens_to_ids(end) for end in self.encoder.ends]
+        )
+        limits = [question.max_new_tokens for question in questions]
+        cache, mask = prompts.cached(torch.arange(len(questions))), prompts.mask
+        steps = [prompts.logits[:, -1].argmax(-1)]
+        ended = torch.isin(steps[0], ends)
+        while len(steps) < max(limits) and not ended.all():
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+            made = self.model(
+                input_ids=steps[-1][:, None],
+                attention_mask=mask,
+                position_ids=mask.sum(1, keepdim=True) - 1,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            steps.append(made.logits[:, -1].argmax(-1))
+            ended |= torch.isin(steps[-1], ends)
+        for row, limit in zip(torch.stack(steps, 1), limits, strict=True):
+            tokens = row[:limit]
+            stops = torch.isin(tokens, ends).nonzero()
+            yield (tokens[: int(stops[0])] if len(stops) else tokens).tolist(), len(stops) > 0
+
+    def _score(self, prompts: Read, questions: Sequence[Question]) -> list[list[float]]:
+        """Log-probability of each option of each question, summed over its tokens."""
+        logprobs = prompts.logits.log_softmax(-1)
+        scores: list[list[float]] = []
+        longer: list[tuple[int, int]] = []
+        for row, question in enumerate(questions):
+            first = logprobs[row, logprobs.shape[1] - 1 - question.merged]
+            starts = torch.stack([tokens[0] for tokens in question.continuations])
+            scores.append(first[starts].tolist())
+            longer += [(row, o) for o, ids in enumerate(question.continuations) if len(ids) > 1]
+        for start in range(0, len(longer), len(questions)):
+            pairs = longer[start : start + len(questions)]
+            rest = self._score_rest(prompts, questions, pairs)
+            for (row, option), score in zip(pairs, rest, strict=True):
+                scores[row][option] += score
+        return scores
+
+    def _score_rest(
+        self, prompts: Read, questions: Sequence[Question], pairs: Sequence[tuple[int, int]]
+    ) -> list[float]:
+        """Log-probability of an option's tokens after the first, for pairs of row and option."""
+        rows = torch.tensor([row for row, _ in pairs])
+        tokens = [questions[row].continuations[option] for row, option in pairs]
+        ids = pad_sequence(tokens, batch_first=True, padding_value=IGNORED)
+        inputs, targets = ids[:, :-1], ids[:, 1:]  # (pairs, longest - 1)
+        mask = prompts.mask[rows]
+        for place, (row, _) in enumerate(pairs):
+            mask[place, mask.shape[1] - questions[row].merged :] = 0
+        made = self.model(
+            input_ids=inputs.clamp(min=0),
+            attention_mask=torch.cat([mask, (inputs != IGNORED).long()], 1),
+            position_ids=mask.sum(1, keepdim=True) + torch.arange(inputs.shape[1]),
+            past_key_values=prompts.cached(rows),
+            use_cache=True,
+        )
+        wanted = targets.clamp(min=0)[..., None]
+        logprobs = made.logits.float().log_softmax(-1).gather(-1, wanted)[..., 0]
+        scores: list[float] = logprobs.masked_fill(targets == IGNORED, 0).sum(1).tolist()
+        return scores
