@@ -85,6 +85,7 @@ def detectable_difference(discordant: int, total: int) -> float | None:
 def bootstrap(
     differences: Array,
     clusters: Sequence[str],
+    unseen: str,
     stream_seed: Callable[[str], int],
     resamples: int,
 ) -> Resamples:
@@ -93,10 +94,10 @@ def bootstrap(
     differences (items, checkpoints) are score after minus score before; items of one image are
     one cluster. A resample gives each cluster a weight $w_c \sim \mathrm{Exp}(1)$ from the stream
     of its name, so tasks on the same images are resampled together, and its delta is
-    $(\sum_c w_c d_c \mp w\,m) / (\sum_c w_c n_c + w\,m)$: one more cluster, of the mean size m,
-    was not seen, and it was wholly lost (low) or wholly gained (high). Without it, no change among
-    few items would rule out any change; with it, where items are only lost, the quantiles of `low`
-    are the exact bounds of Clopper and Pearson.
+    $(\sum_c w_c d_c \mp w\,m) / (\sum_c w_c n_c + w\,m)$: one more cluster, of the mean size m
+    and the stream `unseen`, was wholly lost (low) or wholly gained (high). Without it, no change
+    among few items would rule out any change; with it, where items are only lost, the quantiles of
+    `low` are the exact bounds of Clopper and Pearson.
     """
     names, place = np.unique(np.asarray(clusters), return_inverse=True)
     sizes = np.bincount(place).astype(np.float64)  # (clusters,)
@@ -108,8 +109,8 @@ def bootstrap(
         weights = np.stack([_weights(stream_seed(name), resamples) for name in names[part]], axis=1)
         top += weights @ sums[part]
         bottom += weights @ sizes[part, None]
-    unseen = _weights(stream_seed("unseen"), resamples)[:, None] * sizes.mean()
-    return Resamples((top - unseen) / (bottom + unseen), (top + unseen) / (bottom + unseen))
+    more = _weights(stream_seed(unseen), resamples)[:, None] * sizes.mean()
+    return Resamples((top - more) / (bottom + more), (top + more) / (bottom + more))
 
 
 def interval(resamples: Resamples, confidence: float = CONFIDENCE) -> list[Interval]:
