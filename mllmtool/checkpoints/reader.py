@@ -7,7 +7,7 @@ Opening one reads headers only; a tensor's bytes are read when it is asked for, 
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-PIECE = 1 << 18  # entries read at once: small enough for a processor's cache
+PIECE = 1 << 16  # entries read at once: a few such arrays fit in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,12 @@ class Checkpoint:
 
     def fingerprint(self) -> str:
         """Hash of all tensors, the same however they are sharded."""
+        return self.digest(self.names)
+
+    def digest(self, names: Iterable[str]) -> str:
+        """Hash of these tensors: names, dtypes, shapes and bytes."""
         whole = hashlib.sha256()
-        for name in self.names:
+        for name in names:
             info = self.info(name)
             whole.update(f"{name} {info.dtype} {info.shape} {self.sha256(name)}\n".encode())
         return whole.hexdigest()

@@ -1,0 +1,142 @@
+"""`fuse`: tuned checkpoints of one base as one, tensor by tensor, complete or an error."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mllmtool.checkpoints import Checkpoint, CheckpointWriter, check_aligned, copy_sidecars
+from mllmtool.configs.base import PARTS
+from mllmtool.configs.fuse import FuseConfig
+from mllmtool.context import Context
+from mllmtool.errors import ConfigError, OutputError
+from mllmtool.fusion import (
+    METHODS,
+    Drift,
+    Inputs,
+    PatchedBase,
+    check_integers,
+    fuse,
+    settings_for,
+    total,
+)
+from mllmtool.models.parts import part_of
+from mllmtool.reports import Artifact
+from mllmtool.runner import Made
+
+DENSE = 0.5  # a tailored checkpoint differs from its base in a smaller share of its entries
+
+
+def run(config: FuseConfig, context: Context, into: Path) -> Made:
+    """Write the fused checkpoint; what `--parts` leaves out is the base's, byte for byte."""
+    settings = settings_for(config)
+    inputs = _open(config, context)
+    copied = _copied(inputs)
+    writer = CheckpointWriter(into, like=inputs.base)
+    prepared = METHODS[config.method].prepare(inputs, settings)
+    drifts = fuse(inputs, prepared, writer)
+    for name in copied:
+        writer.copy(name, inputs.base)
+    writer.finish()
+    copy_sidecars(inputs.base.path, into)
+    if config.method == "tailor":
+        _warn_of_dense(drifts, config, context)
+    return Made(
+        inputs=_artifacts(config, inputs),
+        results={
+            "method": {**_method(config), **asdict(settings), **prepared.findings},
+            "unchanged": {**_by_part(inputs.base, copied), **_proof(inputs.base, into, copied)},
+            "parts": _drift_by_part(drifts),
+            "tensors": {name: drift.describe() for name, drift in drifts.items()},
+        },
+        run={},
+    )
+
+
+def plan(config: FuseConfig, context: Context) -> dict[str, Any]:
+    """Check all that headers and integer tensors tell, and say what would be done."""
+    settings = settings_for(config)
+    inputs = _open(config, context)
+    base = inputs.base
+    return {
+        "method": {**_method(config), **asdict(settings)},
+        "fused": _by_part(base, inputs.names),
+        "unchanged": _by_part(base, _copied(inputs)),
+        "files": sorted(set(base.files.values())),
+        "bytes_to_write": sum(base.info(name).num_bytes for name in base.names),
+    }
+
+
+def _open(config: FuseConfig, context: Context) -> Inputs:
+    base = Checkpoint.open(config.base)
+    models = tuple(_open_model(path, base) for path in config.model)
+    chosen = [name for name in base.names if part_of(name) in config.parts]
+    if not chosen:
+        there = sorted({part_of(name) for name in base.names})
+        raise ConfigError(
+            f"--parts: {base.path} has no {', '.join(config.parts)}, only {', '.join(there)}"
+        )
+    weights = tuple(name for name in chosen if base.info(name).floating)
+    inputs = Inputs(base, models, weights, context)
+    check_integers(inputs, sorted(set(chosen) - set(weights)))
+    return inputs
+
+
+def _open_model(path: str, base: Checkpoint) -> Checkpoint | PatchedBase:
+    if Path(path).is_file():
+        return PatchedBase(base, path)
+    model = Checkpoint.open(path)
+    check_aligned(base, [model])
+    return model
+
+
+def _copied(inputs: Inputs) -> list[str]:
+    return sorted(set(inputs.base.names) - set(inputs.names))
+
+
+def _proof(base: Checkpoint, into: Path, copied: Sequence[str]) -> dict[str, str]:
+    """Read the output back: every tensor is there, and the copies have the base's bytes."""
+    fused = Checkpoint.open(into)
+    check_aligned(base, [fused])
+    expected, found = base.digest(copied), fused.digest(copied)
+    if found != expected:
+        raise OutputError(f"{into}: does not hold what was copied from {base.path}; check the disk")
+    return {"sha256_base": expected, "sha256_fused": found}
+
+
+def _artifacts(config: FuseConfig, inputs: Inputs) -> list[Artifact]:
+    base = Artifact(role="base", path=config.base, sha256=inputs.base.fingerprint())
+    return [base] + [
+        Artifact(role="patch" if Path(path).is_file() else "model", path=path, sha256=sha256)
+        for path, sha256 in zip(config.model, inputs.fingerprints, strict=True)
+    ]
+
+
+def _method(config: FuseConfig) -> dict[str, str]:
+    row = METHODS[config.method]
+    return {"name": config.method, "paper": row.paper, "defaults": row.defaults}
+
+
+def _by_part(base: Checkpoint, names: Sequence[str]) -> dict[str, Any]:
+    parts = [part_of(name) for name in names]
+    return {
+        "tensors": {part: parts.count(part) for part in PARTS},
+        "bytes": sum(base.info(name).num_bytes for name in names),
+    }
+
+
+def _drift_by_part(drifts: Mapping[str, Drift]) -> dict[str, Any]:
+    members = {
+        part: [drift for name, drift in drifts.items() if part_of(name) == part] for part in PARTS
+    }
+    return {part: total(found).describe() for part, found in members.items() if found}
+
+
+def _warn_of_dense(drifts: Mapping[str, Drift], config: FuseConfig, context: Context) -> None:
+    kept = total(list(drifts.values())).describe()["kept"]
+    for path, share in zip(config.model, kept, strict=True):
+        if share > DENSE:
+            context.warn(
+                f"{path}: differs from the base in {share:.0%} of its entries; method tailor is for"
+                " tailored checkpoints, which differ in few"
+            )

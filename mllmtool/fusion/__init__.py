@@ -1,0 +1,18 @@
+"""Fuse tuned checkpoints of one base. Methods are rows of `METHODS`; nothing here needs torch."""
+
+from mllmtool.fusion.drift import Drift, total
+from mllmtool.fusion.engine import check_integers, fuse
+from mllmtool.fusion.inputs import Inputs
+from mllmtool.fusion.methods import METHODS, settings_for
+from mllmtool.fusion.patched import PatchedBase
+
+__all__ = [
+    "METHODS",
+    "Drift",
+    "Inputs",
+    "PatchedBase",
+    "check_integers",
+    "fuse",
+    "settings_for",
+    "total",
+]

@@ -1,0 +1,81 @@
+"""The k-th largest magnitude of a whole task vector, exactly, in two passes and little memory.
+
+The bits of a float32 that is not negative grow with its value. One pass counts the upper 16 of the
+31 bits, which tells the upper bits of the k-th largest and how many are above; a second counts the
+lower 15 bits of those that share them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mllmtool.checkpoints.dtypes import Array
+from mllmtool.fusion.inputs import Inputs
+
+LOW_BITS = 15
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Entries of at least `magnitude` are kept: `kept` of them, of which `ties` equal to it."""
+
+    magnitude: np.float32
+    kept: int
+    ties: int
+
+    def describe(self) -> dict[str, Any]:
+        """For the report."""
+        return {"magnitude": float(self.magnitude), "kept": self.kept, "ties": self.ties}
+
+
+def magnitudes(task_vector: Array) -> Array:
+    r"""$|\tau|$ as float32, by which entries are ranked whatever their dtype."""
+    return np.abs(task_vector).astype(np.float32, copy=False)
+
+
+def thresholds(inputs: Inputs, density: float) -> list[Threshold]:
+    """For each model, the smallest magnitude among its `density` largest entries.
+
+    That is the k-th largest for k = density times the number of entries, to the nearest integer and
+    at least 1. Entries that are 0 are never kept: the smallest threshold is above 0.
+    """
+    rank = max(1, round(density * inputs.num_entries))
+    high = _counts(inputs, "thresholds, pass 1 of 2", lambda _, bits: bits >> LOW_BITS)
+    tops = [_rank(counts, rank) for counts in high]
+    low = _counts(
+        inputs,
+        "thresholds, pass 2 of 2",
+        lambda model, bits: bits[bits >> LOW_BITS == tops[model][0]] & (1 << LOW_BITS) - 1,
+    )
+    return [_threshold(top, counts, rank) for top, counts in zip(tops, low, strict=True)]
+
+
+def _counts(inputs: Inputs, label: str, digits: Callable[[int, Array], Array]) -> Array:
+    """How often each digit occurs: (models, 2^16)."""
+    counts = np.zeros((len(inputs.models), 1 << 16), np.int64)
+    for piece in inputs.sweep(label):
+        for model, tau in enumerate(piece.task_vectors):
+            found = digits(model, magnitudes(tau).view(np.uint32))
+            counts[model] += np.bincount(found, minlength=1 << 16)
+    return counts
+
+
+def _rank(counts: Array, rank: int) -> tuple[int, int]:
+    """The digit of the entry of this rank from above, and how many entries have larger digits."""
+    above = np.cumsum(counts[::-1])
+    place = int(np.searchsorted(above, rank))
+    return len(counts) - 1 - place, int(above[place] - counts[::-1][place])
+
+
+def _threshold(top: tuple[int, int], counts: Array, rank: int) -> Threshold:
+    high, above = top
+    low, above_low = _rank(counts, rank - above)
+    bits, ties = high << LOW_BITS | low, int(counts[low])
+    if bits == 0:
+        return Threshold(
+            np.float32(np.nextafter(np.float32(0), np.float32(1))), above + above_low, 0
+        )
+    magnitude = np.uint32(bits).view(np.float32)
+    return Threshold(magnitude, above + above_low + ties, ties)

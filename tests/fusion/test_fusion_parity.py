@@ -1,0 +1,180 @@
+"""Methods against slow transcriptions of their papers, which share no code with them."""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from fusing import fused, prepare
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mllmtool.context import Context
+from mllmtool.fusion.masks import bernoulli
+from mllmtool.fusion.thresholds import thresholds
+
+Flat = npt.NDArray[np.float64]
+SHAPES = {"embed": (30, 8), "layer.0": (16, 16), "layer.1": (16, 16), "norm": (16,)}
+
+
+def models_like_bf16(count: int, dtype: torch.dtype) -> list[dict[str, torch.Tensor]]:
+    """A base and tuned models whose scale differs from tensor to tensor; bf16 makes many ties."""
+    rng = torch.Generator().manual_seed(3)
+    base = {name: torch.randn(shape, generator=rng) for name, shape in SHAPES.items()}
+    tuned = [
+        {
+            name: tensor + 0.03 * (i + 1) * torch.randn(tensor.shape, generator=rng)
+            for i, (name, tensor) in enumerate(base.items())
+        }
+        for _ in range(count)
+    ]
+    return [{name: t.to(dtype) for name, t in model.items()} for model in (base, *tuned)]
+
+
+def flat(model: dict[str, torch.Tensor]) -> Flat:
+    return np.concatenate([model[name].double().numpy().ravel() for name in sorted(model)])
+
+
+def ties_of_the_paper(base: Flat, tuned: list[Flat], density: float, scale: float) -> Flat:
+    """Algorithm 1 of TIES-Merging on whole flat models, entry by entry."""
+    trimmed = []
+    for theta in tuned:
+        tau = theta - base
+        smallest_kept = sorted(abs(tau))[len(tau) - round(density * len(tau))]
+        trimmed.append([t if abs(t) >= smallest_kept else 0.0 for t in tau])
+    merged = []
+    for column in zip(*trimmed, strict=True):
+        total = math.fsum(column)
+        agreeing = [t for t in column if t * total > 0]
+        merged.append(math.fsum(agreeing) / len(agreeing) if agreeing else 0.0)
+    return base + scale * np.array(merged)
+
+
+def same(found: dict[str, torch.Tensor], expected: Flat, dtype: torch.dtype) -> bool:
+    rounded = torch.from_numpy(expected).to(dtype).double().numpy()
+    eps = torch.finfo(dtype).eps if dtype == torch.float32 else 0
+    return np.allclose(flat(found), rounded, rtol=4 * eps, atol=4 * eps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("density", [0.1, 0.2, 0.73])
+def test_ties(tmp_path: Path, dtype: torch.dtype, density: float) -> None:
+    base, *tuned = models_like_bf16(3, dtype)
+    found = fused(tmp_path, base, tuned, "ties", density=density, scale=1.5)
+    expected = ties_of_the_paper(flat(base), [flat(m) for m in tuned], density, 1.5)
+    assert same(found, expected, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_task_arithmetic_and_linear_and_wise_ft(tmp_path: Path, dtype: torch.dtype) -> None:
+    base, *tuned = models_like_bf16(3, dtype)
+    start, ends, w = flat(base), [flat(m) for m in tuned], (0.5, 1.0, -0.25)
+    found = fused(tmp_path / "1", base, tuned, "task-arithmetic", weight=w, scale=0.7)
+    change = sum(0.7 * weight * (end - start) for weight, end in zip(w, ends, strict=True))
+    assert same(found, start + change, dtype)
+    found = fused(tmp_path / "2", base, tuned, "linear", weight=(1, 2, 5))
+    assert same(found, (ends[0] + 2 * ends[1] + 5 * ends[2]) / 8, dtype)
+    found = fused(tmp_path / "3", base, tuned[:1], "wise-ft", scale=0.3)
+    assert same(found, 0.7 * start + 0.3 * ends[0], dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tailor(tmp_path: Path, dtype: torch.dtype) -> None:
+    rng = np.random.default_rng(4)
+    base, *tuned = models_like_bf16(3, dtype)
+    for model in tuned:
+        for name, tensor in model.items():
+            keep = torch.from_numpy(rng.random(tensor.shape) < 0.4)
+            model[name] = torch.where(keep, tensor, base[name])
+    start, expected = flat(base), []
+    for entry, column in zip(start, zip(*(flat(m) for m in tuned), strict=True), strict=True):
+        patches = [theta - entry for theta in column if theta != entry]
+        expected.append(entry + (sum(patches) / len(patches) if patches else 0))
+    assert same(fused(tmp_path, base, tuned, "tailor"), np.array(expected), dtype)
+
+
+def test_slerp(tmp_path: Path) -> None:
+    base, *tuned = models_like_bf16(2, torch.float32)
+    found = fused(tmp_path, base, tuned, "slerp", weight=(1, 3))
+    for name in SHAPES:
+        a, b = (model[name].double().numpy() for model in tuned)
+        angle = np.arctan2(  # half-angle form: another formula than the code's
+            np.linalg.norm(a / np.linalg.norm(a) - b / np.linalg.norm(b)),
+            np.linalg.norm(a / np.linalg.norm(a) + b / np.linalg.norm(b)),
+        )
+        angle = 2 * angle
+        expected = (np.sin(0.25 * angle) * a + np.sin(0.75 * angle) * b) / np.sin(angle)
+        assert np.allclose(found[name].numpy(), expected, rtol=1e-6, atol=1e-6)
+
+
+def philox4x64(key: int, counter: int) -> list[int]:
+    """Ten rounds of Philox-4x64 (Salmon et al. 2011, section 3.2), on Python integers."""
+    word = (1 << 64) - 1
+    c, k = [counter >> 64 * i & word for i in range(4)], [key & word, key >> 64]
+    for _ in range(10):
+        high0, low0 = divmod(0xD2E7470EE14C6C93 * c[0], 1 << 64)
+        high1, low1 = divmod(0xCA5A826395121157 * c[2], 1 << 64)
+        c = [high1 ^ c[1] ^ k[0], low1, high0 ^ c[3] ^ k[1], low0]
+        k = [(k[0] + 0x9E3779B97F4A7C15) & word, (k[1] + 0xBB67AE8584CAA73B) & word]
+    return c
+
+
+def mask_by_hand(seed: int, count: int, density: float) -> list[bool]:
+    draws: list[int] = []
+    block = 0
+    while len(draws) < count:
+        block += 1  # numpy's stream begins with the block after its counter
+        for whole in philox4x64(seed, block):
+            draws += [whole & 0xFFFFFFFF, whole >> 32]
+    return [draw < density * 2**32 for draw in draws[:count]]
+
+
+def test_masks_are_philox() -> None:
+    seed = Context(seed=5).stream_seed("dare/x/y")
+    assert bernoulli(seed, 0, 100, 0.3).tolist() == mask_by_hand(seed, 100, 0.3)
+
+
+def test_dare(tmp_path: Path) -> None:
+    base, *tuned = models_like_bf16(2, torch.float32)
+    inputs = prepare(tmp_path / "labels", base, tuned)
+    found = fused(tmp_path, base, tuned, "dare", density=0.4, weight=(1, 0.5), scale=0.8)
+    for name, start in base.items():
+        expected = start.double()
+        for label, model, weight in zip(inputs.fingerprints, tuned, (1, 0.5), strict=True):
+            seed = Context().stream_seed(f"dare/{label}/{name}")
+            mask = torch.tensor(mask_by_hand(seed, start.numel(), 0.4)).reshape(start.shape)
+            expected += 0.8 * weight * torch.where(mask, (model[name] - start).double() / 0.4, 0)
+        assert torch.allclose(found[name].double(), expected, rtol=1e-6, atol=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    values=st.lists(st.floats(-8, 8, width=16), min_size=1, max_size=60),
+    density=st.floats(0.01, 1),
+)
+def test_thresholds_are_exact(
+    tmp_path_factory: pytest.TempPathFactory, values: list[float], density: float
+) -> None:
+    base, tuned = {"w": torch.zeros(len(values))}, {"w": torch.tensor(values)}
+    inputs = prepare(tmp_path_factory.mktemp("t"), base, [tuned])
+    (found,) = thresholds(inputs, density)
+    sizes = sorted((abs(np.float32(v)) for v in values), reverse=True)
+    expected = sizes[max(1, round(density * len(values))) - 1]
+    if expected:
+        assert found.magnitude == expected
+        assert found.kept == sum(size >= expected for size in sizes)
+        assert found.ties == sizes.count(expected)
+    else:
+        assert 0 < found.magnitude < 1e-44
+        assert (found.kept, found.ties) == (sum(size > 0 for size in sizes), 0)
+
+
+def test_thresholds_fall_with_density(tmp_path: Path) -> None:
+    base, tuned = models_like_bf16(1, torch.float32)
+    inputs = prepare(tmp_path, base, [tuned])
+    found = [thresholds(inputs, density)[0] for density in (0.05, 0.2, 0.6, 1)]
+    assert all(a.magnitude > b.magnitude and a.kept < b.kept for a, b in pairwise(found))
+    assert found[-1].kept == sum(tensor.numel() for tensor in base.values())
