@@ -34,6 +34,12 @@ class Row:
     images: tuple[Path, ...]
 
 
+@dataclass(frozen=True)
+class _Image:
+    path: Path
+    text: str  # what stands in place of its mark
+
+
 class Encoder:
     """Turns samples into batches as a checkpoint's own tokenizer, template and processor say.
 
@@ -48,6 +54,7 @@ class Encoder:
         self.image_token_id: int | None = processor.image_token_id if processor else None
         self._rows: Memo[Row] = Memo(64 * MIB, lambda row: row.ids.nbytes + row.labels.nbytes)
         self._pixels: Memo[dict[str, Tensor]] = Memo(256 * MIB, _num_bytes)
+        self._images: Memo[_Image] = Memo(64 * MIB, lambda image: 512 + len(image.text))
         self._expansions: Memo[str] = Memo(MIB, len)
 
     @classmethod
@@ -164,13 +171,13 @@ class Encoder:
             return self._row(Rendered(text, ()), sample, root)
 
     def _row(self, rendered: Rendered, sample: Sample, root: Path) -> Row:
-        images = tuple(image_path(root, name) for name in sample.images)
-        if self.processor:
-            whole = expand(rendered, self._mark, [self._expansion(path) for path in images])
-        elif images:
+        if sample.images and not self.processor:
             raise DataError("has images, but the model is text-only")
-        else:
-            whole = rendered
+        images = [
+            self._images.get((root, name), partial(self._image, root, name))
+            for name in sample.images
+        ]
+        whole = expand(rendered, self._mark, [image.text for image in images])
         # as transformers does at inference: a text-only template writes every special token, a
         # multimodal processor adds the tokenizer's own, unless the template wrote them
         first = self.tokenizer.bos_token
@@ -180,7 +187,7 @@ class Encoder:
         )
         ids = torch.tensor(tokens["input_ids"])
         mask = torch.tensor(learnt(tokens["offset_mapping"], whole.answers), dtype=torch.bool)
-        return Row(ids, ids.where(mask, IGNORED), images)
+        return Row(ids, ids.where(mask, IGNORED), tuple(image.path for image in images))
 
     def _turn(self, message: Message) -> Turn:
         if self.processor:
@@ -199,10 +206,11 @@ class Encoder:
             raise DataError(f"the chat template refuses it: {reason}") from error
         return str(text)
 
-    def _expansion(self, path: Path) -> str:
-        """What the mark of an image becomes; the size of the picture alone decides."""
+    def _image(self, root: Path, name: str) -> "_Image":
+        """An image's file and what its mark becomes, which the picture's size alone decides."""
+        path = image_path(root, name)
         size = image_size(path)
-        return self._expansions.get(size, partial(self._expand, path))
+        return _Image(path, self._expansions.get(size, partial(self._expand, path)))
 
     def _expand(self, path: Path) -> str:
         made = self.processor(

@@ -39,7 +39,8 @@ def render(template: Template, turns: Sequence[Turn], ends: Sequence[str]) -> Re
             continue
         if index == 0:
             raise DataError("the first turn is an answer; a question must come before it")
-        before, after = template(turns[:index], True), template(turns[: index + 1], False)
+        before = template(turns[:index], True)
+        after = template(turns[: index + 1], False) if index + 1 < len(turns) else text
         if not (text.startswith(after) and after.startswith(before)):
             raise DataError(
                 f"the chat template renders turn {index + 1} otherwise than its generation prompt,"
