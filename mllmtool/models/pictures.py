@@ -1,13 +1,24 @@
 """Pictures from disk, upright and RGB."""
 
+import struct
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mllmtool.errors import DataError
 
-ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF: turned by a quarter
-BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+ORIENTATION = 0x0112  # the EXIF tag
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = (5, 6, 7, 8)
+BROKEN = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
 
 
 def open_image(path: Path) -> Image.Image:
@@ -18,12 +29,13 @@ def open_image(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
+            turn = UPRIGHT.get(_orientation(image))
             # by RGBA, as a palette's transparency makes Pillow warn otherwise
-            step = upright.convert("RGBA") if "transparency" in upright.info else upright
-            return step.convert("RGB")
+            step = image.convert("RGBA") if "transparency" in image.info else image
+            coloured = step.convert("RGB")
     except BROKEN as error:
         raise DataError(f"{path}: is not a readable image: {error}") from error
+    return coloured if turn is None else coloured.transpose(turn)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -35,7 +47,14 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(ORIENTATION) in SIDEWAYS
+            turned = _orientation(image) in SIDEWAYS
     except BROKEN as error:
         raise DataError(f"{path}: is not a readable image: {error}") from error
     return (height, width) if turned else (width, height)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's 1 to 8, from the header: `getexif` of a PNG would decode all of it."""
+    exif = Image.Exif()
+    exif.load(image.info.get("exif", b""))
+    return int(exif.get(ORIENTATION, 1))

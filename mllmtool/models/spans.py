@@ -68,7 +68,7 @@ def _ended(text: str, spans: Sequence[Span], ends: Sequence[str]) -> Rendered:
 
 def _words(answer: str, ends: Sequence[str]) -> str:
     for end in ends:
-        answer = answer.removesuffix(end)
+        answer = answer.replace(end, "")
     return answer.strip()
 
 
