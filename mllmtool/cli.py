@@ -75,13 +75,14 @@ def main() -> None:
         sys.stderr.write(f"mllmtool: {error}\n")
         status = error.status
     except KeyboardInterrupt:
-        sys.stderr.write("mllmtool: interrupted; nothing was left half-written\n")
         status = 130
     except Exception as error:
         if not hasattr(error, "format_message"):  # not a usage error of the parser: a bug
             raise
         sys.stderr.write(f"mllmtool: {error.format_message()}\n")
         status = 2
+    if status == 130:  # typer hands an interrupt back as this status
+        sys.stderr.write("mllmtool: interrupted; nothing was left half-written\n")
     sys.exit(status or 0)
 
 

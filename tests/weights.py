@@ -1,11 +1,12 @@
 """Checkpoint directories of any tensors, written by the safetensors library and not by ours."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -28,6 +29,20 @@ def save_checkpoint(path: Path, tensors: Tensors, num_shards: int = 1) -> Path:
     size = sum(tensor.nbytes for tensor in tensors.values())
     index = {"metadata": {"total_size": size}, "weight_map": files}
     (path / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+    return path
+
+
+def retuned(path: Path, base: Path, seed: int, **changed: torch.Tensor) -> Path:
+    """A copy of a single-file checkpoint with noise on its weights, or with tensors replaced."""
+    shutil.copytree(base, path)
+    rng = torch.Generator().manual_seed(seed)
+    tensors = load_file(path / "model.safetensors")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            noise = 0.05 * torch.randn(tensor.shape, generator=rng)
+            tensors[name] = tensor + noise.to(tensor.dtype)
+    tensors |= changed
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
     return path
 
 

@@ -123,9 +123,10 @@ def test_drift_by_hand(tmp_path: Path) -> None:
     _, drifts, _ = run(tmp_path / "out", inputs, "task-arithmetic", scale=1, weight=(1, 0))
     assert drifts["w"].describe() == {
         "entries": 2,
-        "drift": 1.0,
-        "task_vectors": [1.0, 1.0],
+        "relative_l2": 1.0,
+        "max": 4.0,
         "changed": 1.0,
+        "task_vectors": [1.0, 1.0],
         "cosine": 0.0,
         "sign_conflict": 0.5,
         "kept": None,
@@ -137,9 +138,10 @@ def test_drift_that_is_not_defined_is_null(tmp_path: Path) -> None:
     _, drifts, _ = run(tmp_path / "out", inputs, "task-arithmetic")
     assert drifts["w"].describe() == {
         "entries": 2,
-        "drift": None,
-        "task_vectors": [None],
+        "relative_l2": None,
+        "max": 0.0,
         "changed": 0.0,
+        "task_vectors": [None],
         "cosine": None,
         "sign_conflict": None,
         "kept": None,

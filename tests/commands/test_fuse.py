@@ -1,0 +1,437 @@
+"""`fuse`: whole checkpoints in and out, exact where it promises to be, clean when it fails."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from commandline import mllmtool
+from safetensors.torch import load_file
+from weights import retuned, same_bits, save_checkpoint
+
+from mllmtool.checkpoints import Checkpoint, PatchBuilder
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory, llava: Path) -> list[Path]:
+    """Two fine-tuned LLaVAs."""
+    folder = tmp_path_factory.mktemp("tuned")
+    return [retuned(folder / name, llava, seed) for seed, name in enumerate("ab")]
+
+
+def fuse(base: Path, models: list[Path], method: str, out: Path, *flags: object) -> dict[str, Any]:
+    """Run the command, which must succeed, and return its report."""
+    repeated = [argument for model in models for argument in ("--model", model)]
+    done = mllmtool(
+        *("fuse", "--base", base, *repeated, "--method", method, "--out", out, "--quiet", *flags)
+    )
+    assert (done.status, done.out, done.err) == (0, f"{out}\n", "")
+    report: dict[str, Any] = json.loads((out / "report.json").read_text())
+    return report
+
+
+def test_a_fused_llava_loads_and_equals_a_merge_in_memory(
+    tmp_path: Path, llava: Path, tuned: list[Path]
+) -> None:
+    out = tmp_path / "fused"
+    fuse(llava, tuned, "task-arithmetic", out, "--scale", 0.5)
+    load = transformers.AutoModelForImageTextToText.from_pretrained
+    model, info = load(out, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    merged = load(llava)
+    states = [load(path).state_dict() for path in tuned]
+    with torch.no_grad():
+        for name, parameter in merged.named_parameters():
+            change = sum(state[name].double() - parameter.double() for state in states)
+            parameter.copy_(parameter.double() + 0.5 * change)
+    for name, expected in merged.state_dict().items():
+        assert same_bits(model.state_dict()[name], expected), name
+    ours, theirs = (transformers.AutoProcessor.from_pretrained(path) for path in (out, llava))
+    assert ours.tokenizer.get_vocab() == theirs.tokenizer.get_vocab()
+    names = {path.name for path in llava.iterdir()} | {"report.json"}
+    assert {path.name for path in out.iterdir()} == names
+
+
+def test_other_parts_stay_the_bytes_of_the_base(
+    tmp_path: Path, llava: Path, tuned: list[Path]
+) -> None:
+    out = tmp_path / "fused"
+    report = fuse(llava, tuned[:1], "wise-ft", out, "--parts", "language", "--scale", 1)
+    base, model, fused = (load_file(path / WEIGHTS) for path in (llava, tuned[0], out))
+    language = {name for name in base if name.startswith("language_model.")}
+    assert 0 < len(language) < len(base)
+    for name in base:
+        assert same_bits(fused[name], (model if name in language else base)[name]), name
+    unchanged = report["results"]["unchanged"]
+    assert unchanged["tensors"]["language"] == 0
+    assert sum(unchanged["tensors"].values()) == len(base) - len(language)
+    assert unchanged["bytes"] == sum(base[name].nbytes for name in set(base) - language)
+    others = sorted(set(base) - language)
+    digest = Checkpoint.open(llava).digest(others)
+    assert unchanged["sha256_base"] == unchanged["sha256_fused"] == digest
+    assert set(report["results"]["parts"]) == {"language"}
+    assert set(report["results"]["tensors"]) == language
+
+
+def test_the_report(tmp_path: Path, llava: Path, tuned: list[Path]) -> None:
+    report = fuse(llava, tuned, "ties", tmp_path / "fused", "--seed", 3)
+    assert report["config"]["density"] is None
+    found = report["results"]["method"]
+    assert (found["name"], found["density"], found["scale"]) == ("ties", 0.2, 1.0)
+    assert found["weights"] is None
+    assert len(found["thresholds"]) == 2
+    assert [(each["role"], each["path"]) for each in report["inputs"]] == [
+        *(("base", str(llava)), ("model", str(tuned[0])), ("model", str(tuned[1])))
+    ]
+    assert report["inputs"][1]["sha256"] == Checkpoint.open(tuned[0]).fingerprint()
+    base, fused = load_file(llava / WEIGHTS), load_file(tmp_path / "fused" / WEIGHTS)
+    models = [load_file(path / WEIGHTS) for path in tuned]
+    for name, drift in report["results"]["tensors"].items():
+        start = base[name].double().flatten()
+        first, second = (model[name].double().flatten() - start for model in models)
+        change = fused[name].double().flatten() - start
+        expected = {
+            "relative_l2": change.norm() / start.norm() if start.any() else None,
+            "max": change.abs().max(),
+            "changed": (change != 0).double().mean(),
+            "cosine": torch.dot(first, second) / (first.norm() * second.norm()),
+            "sign_conflict": (first.sign() * second.sign() < 0).double().mean(),
+        }
+        for key, value in expected.items():
+            close = None if value is None else pytest.approx(float(value), rel=1e-4, abs=1e-6)
+            assert drift[key] == close, (name, key)
+    entries = [part["entries"] for part in report["results"]["parts"].values()]
+    kept = [part["kept"] for part in report["results"]["parts"].values()]
+    share = np.average([k[0] for k in kept], weights=entries)
+    assert share == pytest.approx(0.2, abs=1e-3)
+
+
+def test_the_same_recipe_gives_the_same_bytes(
+    tmp_path: Path, llava: Path, tuned: list[Path]
+) -> None:
+    one = fuse(llava, tuned, "dare", tmp_path / "one", "--seed", 7)
+    done = mllmtool(
+        *("fuse", "--recipe", tmp_path / "one/report.json", "--out", tmp_path / "two", "--quiet")
+    )
+    assert done.status == 0
+    two = json.loads((tmp_path / "two/report.json").read_text())
+    del one["run"], two["run"]
+    assert one == two
+    assert one["seed"] == 7
+    other = fuse(llava, tuned, "dare", tmp_path / "three", "--seed", 8)
+    assert other["outputs"] != one["outputs"]
+
+
+def test_sharded_in_and_sharded_out(tmp_path: Path, llava: Path, tuned: list[Path]) -> None:
+    sharded = save_checkpoint(tmp_path / "base", load_file(llava / WEIGHTS), 3)
+    fuse(sharded, tuned, "ties", tmp_path / "sharded")
+    fuse(llava, tuned, "ties", tmp_path / "whole")
+    index = "model.safetensors.index.json"
+    found = json.loads((tmp_path / "sharded" / index).read_text())
+    assert found == json.loads((sharded / index).read_text())
+    whole = load_file(tmp_path / "whole" / WEIGHTS)
+    for name, file in found["weight_map"].items():
+        assert same_bits(load_file(tmp_path / "sharded" / file)[name], whole[name])
+
+
+def test_the_output_has_the_dtypes_of_the_base(tmp_path: Path) -> None:
+    base = {"lm_head.weight": torch.ones(4, dtype=torch.bfloat16), "norm.weight": torch.ones(3)}
+    model = {
+        "lm_head.weight": torch.tensor([1.0, 2.0, 1 + 2**-9, 3.0]),
+        "norm.weight": 2 * base["norm.weight"].half(),
+    }
+    paths = [save_checkpoint(tmp_path / str(i), t) for i, t in enumerate((base, model))]
+    fuse(paths[0], paths[1:], "linear", tmp_path / "out")
+    fused = load_file(tmp_path / "out" / WEIGHTS)
+    assert same_bits(fused["lm_head.weight"], torch.tensor([1, 2, 1, 3], dtype=torch.bfloat16))
+    assert same_bits(fused["norm.weight"], torch.full((3,), 2.0))
+
+
+def test_equal_integers_are_copied(tmp_path: Path) -> None:
+    base = {"lm_head.weight": torch.ones(4), "model.layers.0.ids": torch.arange(9)}
+    model = {**base, "lm_head.weight": torch.zeros(4)}
+    paths = [save_checkpoint(tmp_path / str(i), t) for i, t in enumerate((base, model))]
+    report = fuse(paths[0], paths[1:], "linear", tmp_path / "out")
+    fused = load_file(tmp_path / "out" / WEIGHTS)
+    assert fused["model.layers.0.ids"].tolist() == list(range(9))
+    assert fused["lm_head.weight"].tolist() == [0.0] * 4
+    assert report["results"]["unchanged"]["tensors"]["language"] == 1
+
+
+@pytest.fixture
+def patches(tmp_path: Path, llava: Path, tuned: list[Path]) -> list[Path]:
+    """A tenth of each tuned model's entries as a patch of the base."""
+    base = Checkpoint.open(llava)
+    rng, paths = torch.Generator().manual_seed(0), []
+    for path in tuned:
+        builder, model = PatchBuilder(base), Checkpoint.open(path)
+        for name in base.names:
+            if base.info(name).floating:
+                mask = torch.rand(base.info(name).shape, generator=rng) < 0.1
+                builder.add(name, mask, model[name])
+        paths.append(tmp_path / f"{path.name}.safetensors")
+        builder.write(paths[-1], base.fingerprint(), {})
+    return paths
+
+
+def test_patches_are_fused_like_the_checkpoints_that_they_make(
+    tmp_path: Path, llava: Path, patches: list[Path]
+) -> None:
+    applied = []
+    for path in patches:
+        applied.append(tmp_path / f"{path.stem}-applied")
+        mllmtool("patch", "apply", path, "--base", llava, "--out", applied[-1], "--quiet")
+    from_patches = fuse(llava, patches, "tailor", tmp_path / "one")
+    from_checkpoints = fuse(llava, applied, "tailor", tmp_path / "two")
+    mixed = fuse(llava, [patches[0], applied[1]], "tailor", tmp_path / "three")
+    assert [each["role"] for each in from_patches["inputs"]] == ["base", "patch", "patch"]
+    assert from_patches["results"] == from_checkpoints["results"] == mixed["results"]
+    one, two = (load_file(tmp_path / name / WEIGHTS) for name in ("one", "two"))
+    assert all(same_bits(one[name], two[name]) for name in one)
+    assert from_patches["warnings"] == []
+
+
+def test_dense_models_are_warned_of_when_patches_are_expected(
+    tmp_path: Path, llava: Path, tuned: list[Path]
+) -> None:
+    report = fuse(llava, tuned[:1], "tailor", tmp_path / "out")
+    assert report["warnings"] == [
+        f"{tuned[0]}: differs from the base in 100% of its entries; method tailor is for tailored"
+        " checkpoints, which differ in few"
+    ]
+
+
+def test_a_dry_run_prints_the_plan_and_makes_nothing(
+    tmp_path: Path, llava: Path, tuned: list[Path]
+) -> None:
+    done = mllmtool(
+        *("fuse", "--base", llava, "--model", tuned[0], "--method", "ties", "--parts", "language"),
+        *("--out", tmp_path / "out", "--dry-run"),
+    )
+    plan = json.loads(done.out)
+    base = load_file(llava / WEIGHTS)
+    assert (done.status, done.err) == (0, "")
+    assert plan["method"]["density"] == 0.2
+    assert plan["files"] == [WEIGHTS]
+    assert plan["bytes_to_write"] == sum(tensor.nbytes for tensor in base.values())
+    assert plan["fused"]["bytes"] + plan["unchanged"]["bytes"] == plan["bytes_to_write"]
+    assert plan["fused"]["tensors"]["vision"] == plan["unchanged"]["tensors"]["language"] == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+# Failures: status, the whole message, nothing left behind.
+
+LANGUAGE = {"lm_head.weight": torch.ones(4), "model.norm.weight": torch.ones(2)}
+FLAGS: dict[str, tuple[int, list[str], str]] = {
+    "density for linear": (
+        1,
+        ["--method", "linear", "--density", "0.5"],
+        "--density: linear does not read it; ties, dare do",
+    ),
+    "weight for ties": (
+        1,
+        ["--method", "ties", "--weight", "0.5"],
+        "--weight: ties does not read it; linear, task-arithmetic, dare, slerp do",
+    ),
+    "scale for slerp": (
+        2,
+        ["--method", "slerp", "--scale", "0.5"],
+        "--scale: slerp does not read it; wise-ft, task-arithmetic, ties, dare, tailor do",
+    ),
+    "two models for wise-ft": (
+        2,
+        ["--method", "wise-ft"],
+        "--model: wise-ft takes exactly 1, 2 given",
+    ),
+    "three models for slerp": (
+        3,
+        ["--method", "slerp"],
+        "--model: slerp takes exactly 2, 3 given",
+    ),
+    "shares that sum to 0": (
+        2,
+        ["--method", "linear", "--weight", "0", "--weight", "0"],
+        "--weight: linear takes shares, none below 0 and not all 0",
+    ),
+    "a share below 0": (
+        2,
+        ["--method", "slerp", "--weight", "2", "--weight", "-1"],
+        "--weight: slerp takes shares, none below 0 and not all 0",
+    ),
+    "one weight for two models": (
+        2,
+        ["--method", "linear", "--weight", "1"],
+        "FuseConfig: --weight: 1 given for 2 --model",
+    ),
+    "scale above 1 for wise-ft": (
+        1,
+        ["--method", "wise-ft", "--scale", "1.5"],
+        "--scale: 1.5 is outside 0 to 1 for wise-ft",
+    ),
+    "density 0": (
+        1,
+        ["--method", "ties", "--density", "0"],
+        "--density: 0.0: input should be greater than 0",
+    ),
+    "a part that is not there": (
+        1,
+        ["--method", "ties", "--parts", "vision"],
+        "--parts: BASE has no vision, only language",
+    ),
+    "an unknown part": (
+        1,
+        ["--method", "ties", "--parts", "audio"],
+        "--parts (0): 'audio': input should be 'vision', 'projector' or 'language'",
+    ),
+}
+
+
+def failure(tmp_path: Path, status: int, *argv: object) -> str:
+    before = sorted(path.name for path in tmp_path.iterdir())
+    done = mllmtool("fuse", *argv, "--out", tmp_path / "out", "--quiet")
+    assert (done.status, done.out) == (status, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert done.err.startswith("mllmtool: ")
+    assert done.err.endswith("\n")
+    assert done.err.count("\n") == 1
+    return done.err[10:-1].replace(str(tmp_path), "DIR")
+
+
+@pytest.mark.parametrize("case", FLAGS)
+def test_bad_flags(tmp_path: Path, case: str) -> None:
+    num_models, flags, message = FLAGS[case]
+    base = save_checkpoint(tmp_path / "base", LANGUAGE)
+    models = [argument for _ in range(num_models) for argument in ("--model", base)]
+    found = failure(tmp_path, 2, "--base", base, *models, *flags)
+    assert found.replace("DIR/base", "BASE") == message
+
+
+BAD_MODELS: dict[str, tuple[dict[str, torch.Tensor], int, str]] = {
+    "another shape": (
+        {**LANGUAGE, "lm_head.weight": torch.ones(5)},
+        3,
+        "lm_head.weight: shape (5,) in DIR/model, (4,) in DIR/base",
+    ),
+    "a tensor less": (
+        {"lm_head.weight": torch.ones(4)},
+        3,
+        "DIR/model: lacks model.norm.weight, against DIR/base; both must come from the same base",
+    ),
+    "NaN": (
+        {**LANGUAGE, "lm_head.weight": torch.tensor([0, 1, float("nan"), 2])},
+        5,
+        "lm_head.weight: holds NaN or Inf in DIR/model",
+    ),
+    "overflow": (
+        {**LANGUAGE, "lm_head.weight": torch.full((4,), 3e38)},
+        5,
+        "lm_head.weight: became NaN or Inf as F32",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MODELS)
+def test_bad_models(tmp_path: Path, case: str) -> None:
+    tensors, status, message = BAD_MODELS[case]
+    base = save_checkpoint(tmp_path / "base", LANGUAGE)
+    model = save_checkpoint(tmp_path / "model", tensors)
+    flags = ("--method", "task-arithmetic", "--scale", 2)
+    assert failure(tmp_path, status, "--base", base, "--model", model, *flags) == message
+
+
+def test_integers_that_differ(tmp_path: Path) -> None:
+    base = save_checkpoint(tmp_path / "base", {**LANGUAGE, "model.layers.ids": torch.arange(3)})
+    model = save_checkpoint(
+        tmp_path / "model", {**LANGUAGE, "model.layers.ids": torch.ones(3).long()}
+    )
+    assert failure(tmp_path, 3, "--base", base, "--model", model, "--method", "linear") == (
+        "model.layers.ids: I64 differs between DIR/model and DIR/base; only weights can be fused"
+    )
+
+
+def test_a_missing_model(tmp_path: Path) -> None:
+    base = save_checkpoint(tmp_path / "base", LANGUAGE)
+    flags = ("--model", tmp_path / "no", "--method", "linear")
+    found = failure(tmp_path, 3, "--base", base, *flags)
+    assert found == "DIR/no: no such checkpoint directory"
+
+
+def test_a_tensor_of_no_known_part(tmp_path: Path) -> None:
+    base = save_checkpoint(tmp_path / "base", {"audio_tower.w": torch.ones(2)})
+    assert failure(tmp_path, 3, "--base", base, "--model", base, "--method", "linear") == (
+        "audio_tower.w: is of no part (vision, projector, language) that is known"
+    )
+
+
+def test_a_patch_of_another_base(tmp_path: Path, tuned: list[Path], patches: list[Path]) -> None:
+    argv = ("--base", tuned[1], "--model", patches[0], "--method", "tailor")
+    message = failure(tmp_path, 3, *argv)
+    assert message.endswith("; give the base that it was made for")
+
+
+def test_an_output_that_exists(tmp_path: Path) -> None:
+    base = save_checkpoint(tmp_path / "base", LANGUAGE)
+    (tmp_path / "out").mkdir()
+    argv = ("--base", base, "--model", base, "--method", "linear")
+    assert failure(tmp_path, 4, *argv) == (
+        "DIR/out: exists; choose another --out, or replace it with --overwrite"
+    )
+
+
+def test_a_misspelt_key_in_a_recipe(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("base: b\nmodel: [m]\nmethod: ties\ndensty: 0.2\n")
+    message = failure(tmp_path, 2, "--recipe", recipe)
+    assert message == "DIR/r.yaml: densty: unknown key; did you mean density?"
+
+
+# Real processes.
+
+
+def test_fuse_loads_no_transformers(tmp_path: Path) -> None:
+    base = save_checkpoint(tmp_path / "base", LANGUAGE)
+    code = (
+        "import sys, mllmtool.cli as c\n"
+        "sys.argv = ['mllmtool', *sys.argv[1:]]\n"
+        "try:\n    c.main()\nexcept SystemExit:\n    pass\n"
+        "sys.stderr.write(str('transformers' in sys.modules))"
+    )
+    argv = ["fuse", "--base", base, "--model", base, "--method", "ties", "--out", tmp_path / "o"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, argv), "--quiet"], capture_output=True, check=True
+    )
+    assert (done.stdout.decode(), done.stderr.decode()) == (f"{tmp_path}/o\n", "False")
+
+
+@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_writing_leaves_nothing(tmp_path: Path, kill: signal.Signals) -> None:
+    tensors = {f"model.layers.{i}.weight": torch.rand(1 << 20) for i in range(12)}
+    base = save_checkpoint(tmp_path / "base", tensors)
+    model = save_checkpoint(tmp_path / "model", {n: 2 * t for n, t in tensors.items()})
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    argv = ["fuse", "--base", base, "--model", model, "--method", "ties", "--out", tmp_path / "out"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mllmtool", *map(str, argv), "--quiet"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    hidden = tmp_path / f".out.{process.pid}" / WEIGHTS
+    deadline = time.monotonic() + 60
+    while not hidden.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert hidden.exists()
+    process.send_signal(kill)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err == "mllmtool: interrupted; nothing was left half-written\n"
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
