@@ -1,0 +1,119 @@
+"""What is seen, in which order."""
+
+from pathlib import Path
+from typing import Any
+
+import factories
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mllmtool.configs.finetune import FinetuneConfig
+from mllmtool.context import Context
+from mllmtool.data.samples import Sample
+from mllmtool.errors import DataError
+from mllmtool.models.encoding import Encoder
+from mllmtool.training.examples import Collator, Examples, Order, read_examples, source_of
+
+
+def config(samples: Path, **values: Any) -> FinetuneConfig:
+    return FinetuneConfig.parse({"model": "base", "samples": str(samples), "steps": 1, **values})
+
+
+def read(samples: Path, base: Path, positions: int | None = None, **values: Any) -> Examples:
+    encoder = Encoder.load(base)
+    return read_examples(config(samples, **values), encoder, positions, Context(quiet=True))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 20), st.integers(1, 5), st.integers(0, 3))
+def test_every_pass_sees_every_sample_once(number: int, passes: int, seed: int) -> None:
+    order = Order(number, number * passes, Context(seed=seed))
+    seen = [order[index] for index in range(len(order))]
+    for turn in range(passes):
+        assert sorted(seen[turn * number : (turn + 1) * number]) == list(range(number))
+
+
+def test_order_depends_on_the_seed_and_the_pass_alone() -> None:
+    long, short = Order(10, 30, Context(seed=1)), Order(10, 20, Context(seed=1))
+    assert [long[n] for n in range(20)] == [short[n] for n in range(20)]
+    late = Order(10, 30, Context(seed=1))
+    assert [late[n] for n in range(29, -1, -1)] == [long[n] for n in range(29, -1, -1)]
+    other = Order(10, 30, Context(seed=2))
+    assert [other[n] for n in range(30)] != [long[n] for n in range(30)]
+    assert [long[n] for n in range(10)] != [long[n] for n in range(10, 20)]
+
+
+@pytest.mark.parametrize(
+    ("extra", "source"),
+    [
+        ({}, None),
+        ({"source": "old"}, "old"),
+        ({"_mix": {"source": "new", "index": 3}}, "new"),
+        ({"_mix": {"source": "new"}, "source": "old"}, "new"),
+        ({"source": 3}, None),
+    ],
+)
+def test_source_of_a_sample(extra: dict[str, Any], source: str | None) -> None:
+    values = {"id": "s", "messages": factories.turns("Hi", "red"), **extra}
+    assert source_of(Sample.model_validate(values)) == source
+
+
+def test_collator_numbers_the_sources(llava: Path, colours: Path) -> None:
+    examples = read(colours, llava)
+    assert examples.sources == ("even", "odd")
+    batch = Collator(examples, Encoder.load(llava))([0, 1, 3])
+    assert batch["sources"].tolist() == [0, 1, 1]
+    assert batch["input_ids"].shape[0] == 3
+
+
+def test_samples_without_source_are_numbered_minus_one(llama: Path, sums: Path) -> None:
+    batch = Collator(read(sums, llama), Encoder.load(llama))([0, 1])
+    assert batch["sources"].tolist() == [-1, -1]
+
+
+def test_every_wrong_sample_is_told_at_once(llava: Path, tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "messages": factories.turns("Name a colour.", "red")},
+        {"id": "b", "messages": factories.turns("Name a colour.", "")},
+        {"id": "c", "images": ["c.png"], "messages": factories.turns("<image>What?", "red")},
+    ]
+    samples = factories.write_rows(tmp_path / "s.jsonl", rows)
+    with pytest.raises(DataError) as caught:
+        read(samples, llava)
+    assert str(caught.value) == (
+        f"{samples}:2: sample b: holds no answer to learn: no assistant turn has text,"
+        f" {samples}:3: sample c: {tmp_path}/c.png: no such image"
+    )
+
+
+def test_broken_picture_is_found_before_training(llava: Path, tmp_path: Path) -> None:
+    samples = factories.colour_samples(tmp_path, number=3)
+    picture = tmp_path / "images" / "1.png"
+    picture.write_bytes(picture.read_bytes()[:200])
+    with pytest.raises(DataError) as caught:
+        read(samples, llava)
+    assert str(caught.value).startswith(f"{samples}:2: {picture}: is not a readable image: ")
+
+
+@pytest.mark.parametrize(
+    ("positions", "values", "message"),
+    [
+        (None, {"max_length": 29}, "30 tokens, more than --max-length 29; nothing is cut off"),
+        (20, {}, "30 tokens, more than the 20 positions of the model"),
+    ],
+)
+def test_too_long_is_an_error_never_cut(
+    llava: Path, tmp_path: Path, positions: int | None, values: Any, message: str
+) -> None:
+    samples = factories.colour_samples(tmp_path, number=1)
+    with pytest.raises(DataError) as caught:
+        read(samples, llava, positions, **values)
+    assert str(caught.value) == f"{samples}:1: {message}"
+
+
+def test_no_samples(llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.jsonl").write_text("\n")
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / "s.jsonl", llama)
+    assert str(caught.value) == f"{tmp_path}/s.jsonl: holds no samples"
