@@ -15,6 +15,7 @@ class Source(BaseModel):
     name: Annotated[str, Field(min_length=1)]
     file: str
     share: Share
+    images: Annotated[str | None, Field(description="folder of its images, in a recipe")] = None
 
 
 class MixDataConfig(Config):
@@ -24,6 +25,12 @@ class MixDataConfig(Config):
         tuple[Source, ...], Field(description="NAME=FILE:SHARE, repeated", min_length=1)
     ]
     total: Annotated[int, Field(description="rows to write", ge=1)]
+    images: Annotated[
+        str | None,
+        Field(
+            description="folder of all images; default: each file's own, or what its report says"
+        ),
+    ] = None
     max_repeat: Annotated[
         int, Field(description="passes over a source that is too small, at most", ge=1)
     ] = 1

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mllmtool.errors import DataError
+from mllmtool.reports import read_report
+from mllmtool.reports.report import REPORT_NAME
 
 IMAGE_MARK = "<image>"
 
@@ -72,11 +74,20 @@ def locate_samples(path: str | Path) -> Iterator[tuple[str, Sample]]:
     """As `read_samples`, each with its `file:line`."""
     for line, values in read_jsonl(path):
         where = f"{path}:{line}"
-        sample = parse_line(Sample, values, where)
-        marks = sum(part.type == "image" for m in sample.messages for part in m.parts)
-        if marks != len(sample.images):
-            raise DataError(f"{where}: {marks} {IMAGE_MARK} marks for {len(sample.images)} images")
-        yield where, sample
+        yield where, parse_sample(values, where)
+
+
+def parse_sample(values: dict[str, Any], where: str) -> Sample:
+    """Check one line's object, of which `where` is the `file:line`.
+
+    Raises:
+        DataError: `where` and what is wrong there.
+    """
+    sample: Sample = parse_line(Sample, values, where)
+    marks = sum(part.type == "image" for m in sample.messages for part in m.parts)
+    if marks != len(sample.images):
+        raise DataError(f"{where}: {marks} {IMAGE_MARK} marks for {len(sample.images)} images")
+    return sample
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -89,7 +100,7 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with Path(path).open(encoding="utf-8") as file:
             for line, text in enumerate(file, start=1):
                 if text.strip():
-                    yield line, _object(text, f"{path}:{line}")
+                    yield line, parse_object(text, f"{path}:{line}")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
@@ -112,6 +123,31 @@ def parse_line(model: type[Any], values: dict[str, Any], where: str) -> Any:
         raise DataError(": ".join([where, *place, reason])) from error
 
 
+def images_root(samples: str | Path, images: str | None = None) -> Path:
+    """The folder that the image names in a file of samples or items are relative to.
+
+    It is `images`, what `--images` gave; else what the report beside the file says, for `mix-data`
+    and `build-vqa` leave images where they are; else the file's own folder.
+    """
+    if images is not None:
+        return Path(images)
+    folder = Path(samples).parent
+    return folder / _reported_root(folder / REPORT_NAME, Path(samples).name)
+
+
+def _reported_root(report: Path, name: str) -> str:
+    """What a report that made the file `name` says of its images' folder."""
+    if not report.is_file():
+        return "."
+    try:
+        made = read_report(report)
+    except DataError:  # a report.json of another tool
+        return "."
+    root = made.run.get("images_root")
+    listed = any(output.path == name for output in made.outputs)
+    return root if listed and isinstance(root, str) else "."
+
+
 def image_path(root: Path, name: str, setting: str = "--images") -> Path:
     """The file of an image, which must lie under `root`; `setting` is what chooses `root`.
 
@@ -119,15 +155,25 @@ def image_path(root: Path, name: str, setting: str = "--images") -> Path:
         DataError: it is missing, or its name leads out of `root`.
     """
     path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        inside, there = path.resolve().is_relative_to(root.resolve()), path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, a loop of links
+        raise DataError(f"{name!r}: cannot be an image's name: {error}") from error
+    if not inside:
         raise DataError(f"{name}: leads out of the image folder {root}; set {setting}")
-    if not path.is_file():
+    if not there:
         raise DataError(f"{path}: no such image")
     return path
 
 
-def _object(text: str, where: str) -> dict[str, Any]:
+def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
+    """A line's JSON object.
+
+    Raises:
+        DataError: it is not one, or not UTF-8.
+    """
     try:
+        text = text.decode() if isinstance(text, bytes) else text
         values = json.loads(text)
     except ValueError as error:
         raise DataError(f"{where}: is not JSON ({error})") from error

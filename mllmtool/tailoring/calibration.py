@@ -7,7 +7,7 @@ from random import Random
 
 from torch import Tensor
 
-from mllmtool.data.samples import Sample, read_samples
+from mllmtool.data.samples import Sample, images_root, read_samples
 from mllmtool.errors import ConfigError, DataError
 from mllmtool.models.encoding import Encoder
 from mllmtool.reports import read_report
@@ -36,7 +36,7 @@ class SampleFile:
 
 def given_samples(path: str, images: str | None) -> SampleFile:
     """A file that a flag names."""
-    return SampleFile(Path(path), Path(images) if images else Path(path).parent)
+    return SampleFile(Path(path), images_root(path, images))
 
 
 def training_samples(sft: Path, images: str | None) -> SampleFile:
@@ -60,7 +60,7 @@ def training_samples(sft: Path, images: str | None) -> SampleFile:
         )
     path = _existing(config["samples"], report)
     folder = images or config.get("images")
-    return SampleFile(path, _existing(folder, report) if folder else path.parent)
+    return SampleFile(path, _existing(folder, report) if folder else images_root(path))
 
 
 def batches(

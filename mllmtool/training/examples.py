@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.context import Context
-from mllmtool.data.samples import Sample, locate_samples
+from mllmtool.data.samples import Sample, images_root, locate_samples
 from mllmtool.errors import DataError, some
 from mllmtool.models.encoding import Encoder, Row
 
@@ -38,7 +38,7 @@ def read_examples(
     Raises:
         DataError: a sample is wrong; it names `file:line` of up to three and how many there are.
     """
-    root = Path(config.images) if config.images else Path(config.samples).parent
+    root = images_root(config.samples, config.images)
     samples, places, problems = [], [], []
     for place, sample in context.track(locate_samples(config.samples), "samples read"):
         try:
