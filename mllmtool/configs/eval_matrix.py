@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from mllmtool.configs.base import Config, Share
+from mllmtool.configs.base import Config
 
 
 class EvalMatrixConfig(Config):
@@ -20,6 +20,9 @@ class EvalMatrixConfig(Config):
         int | None, Field(description="items a task, drawn by the seed; default all", ge=1)
     ] = None
     margin: Annotated[
-        Share | None, Field(description="loss that still counts as kept; default: the suite's")
+        float | None,
+        Field(
+            description="loss that still counts as kept, a share; default: the suite's", gt=0, lt=1
+        ),
     ] = None
     bootstrap: Annotated[int, Field(description="bootstrap resamples", ge=100)] = 10000

@@ -31,7 +31,8 @@ LETTERS = string.ascii_uppercase
 Distribution = Literal["id", "ood"]
 Role = Literal["original", "new"]
 AnswerForm = Literal["letter", "text"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=100)]
+NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}"  # also a file name, and inert in every report
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 M = TypeVar("M", bound=BaseModel)
 
 

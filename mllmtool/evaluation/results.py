@@ -123,6 +123,14 @@ class OriginalNew(Strict):
     dominated_by: str | None = None
 
 
+class Finding(Strict):
+    """A sentence computed from the figures; `kind` says which, `checkpoints` whom it is about."""
+
+    kind: Literal["best trade", "gains most", "loses most", "kept", "format", "interpolation"]
+    checkpoints: tuple[str, ...]
+    text: str
+
+
 class Results(Strict):
     """The whole."""
 
@@ -134,7 +142,7 @@ class Results(Strict):
     cells: tuple[Cell, ...]
     quadrants: tuple[QuadrantRow, ...]
     original_new: tuple[OriginalNew, ...]
-    findings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def base(self) -> CheckpointRow:
@@ -157,6 +165,11 @@ class Results(Strict):
             for row in self.quadrants
             if row.checkpoint == checkpoint and role in (None, row.role)
         ]
+
+    def matrix(self, checkpoint: str) -> dict[str, QuadrantRow]:
+        """The 2x2 matrix by quadrant: its original tasks, or the new ones where all are new."""
+        new, original = self.of(checkpoint, "new"), self.of(checkpoint, "original")
+        return {row.quadrant: row for row in (*new, *original)}
 
     def balance(self, checkpoint: str) -> OriginalNew:
         """A checkpoint's original tasks against its new ones."""

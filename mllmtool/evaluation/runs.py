@@ -1,8 +1,7 @@
 """Run checkpoints over a suite with one model in memory and every item encoded once."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +12,11 @@ from mllmtool.checkpoints import Checkpoint
 from mllmtool.context import Context
 from mllmtool.data.suites import Task
 from mllmtool.evaluation.inference import Reader
+from mllmtool.evaluation.labelled import Labelled
 from mllmtool.evaluation.predictions import Prediction
 from mllmtool.evaluation.questions import Group, encode, groups
 from mllmtool.models.encoding import Encoder
 from mllmtool.models.loading import disk_names, load_model
-
-ENCODER_FILES = ("*token*", "*processor_config.json", "chat_template*", "vocab*", "merges*")
-ENDS_FILE = "generation_config.json"
-NOT_COMPUTED = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"}
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A checkpoint under the name that it has in the report."""
-
-    label: str
-    checkpoint: Checkpoint
-
-    @property
-    def computation(self) -> Any:
-        """What of its config decides what is computed."""
-        return _computed(self.checkpoint.config)
-
-    @property
-    def encoding(self) -> str:
-        """Hash of the files that decide how text and images become tensors, and where text ends."""
-        files = {path for pattern in ENCODER_FILES for path in self.checkpoint.path.glob(pattern)}
-        files.add(self.checkpoint.path / ENDS_FILE)
-        whole = hashlib.sha256()
-        for path in sorted(file for file in files if file.is_file()):
-            whole.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-        return whole.hexdigest()
 
 
 def run(
@@ -67,6 +40,11 @@ def run(
         else:
             _swap(model, labelled.checkpoint)
         if labelled.encoding not in encoded:
+            if encoded:
+                context.warn(
+                    f"{labelled.label}: its tokenizer or processor is not the base's;"
+                    " it is evaluated with its own"
+                )
             encoded[labelled.encoding] = _encode(labelled, tasks, batch, context)
         encoder, grouped = encoded[labelled.encoding]
         found: dict[str, dict[str, Prediction]] = {task.name: {} for task in tasks}
@@ -89,12 +67,6 @@ def _swap(model: nn.Module, checkpoint: Checkpoint) -> None:
         state = model.state_dict()
         for memory, disk in disk_names(model, checkpoint).items():
             state[memory].copy_(checkpoint[disk])
-
-
-def _computed(config: Any) -> Any:
-    if not isinstance(config, Mapping):
-        return config
-    return {key: _computed(value) for key, value in config.items() if key not in NOT_COMPUTED}
 
 
 def image_digests(task: Task) -> tuple[str, ...]:

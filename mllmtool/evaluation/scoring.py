@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 
 import numpy as np
@@ -73,7 +74,7 @@ class TaskAnswers:
         score = METRICS[metric].score
         return np.array([[score(one) for one in row] for row in self.answers.values()]).T
 
-    @property
+    @cached_property
     def primary(self) -> Array:
         """Scores by the metric that verdicts are about, (items, checkpoints)."""
         return self.scores(PRIMARY[self.task.file.answer])

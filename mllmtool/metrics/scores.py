@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from mllmtool.data.suites import AnswerForm
@@ -24,7 +25,7 @@ class Answered:
     response: str
     logprobs: tuple[float, ...]
 
-    @property
+    @cached_property
     def chosen(self) -> Choice:
         """The option that the response chooses."""
         read = lenient_choice if self.form == "letter" else exact_choice

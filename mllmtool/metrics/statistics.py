@@ -48,7 +48,7 @@ def wilson(hits: float, total: int, confidence: float = CONFIDENCE) -> Interval:
     p, scale = hits / total, 1 + z**2 / total
     half = z * math.sqrt(p * (1 - p) / total + z**2 / (4 * total**2)) / scale
     centre = (p + z**2 / (2 * total)) / scale
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+    return Interval(centre - half if hits else 0.0, centre + half if hits < total else 1.0)
 
 
 def mcnemar(lost: int, gained: int) -> McNemar:

@@ -1,0 +1,99 @@
+"""Checkpoints under the labels that they have in the report."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mllmtool.checkpoints import Checkpoint, check_aligned
+from mllmtool.data.suites import NAME
+from mllmtool.errors import ConfigError
+from mllmtool.evaluation.origin import origin_of
+from mllmtool.evaluation.results import CheckpointRow
+
+BASE = "base"
+ENCODER_FILES = ("*token*", "*processor_config.json", "chat_template*", "vocab*", "merges*")
+ENDS_FILE = "generation_config.json"
+NOT_COMPUTED = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A checkpoint with its label."""
+
+    label: str
+    checkpoint: Checkpoint
+
+    @property
+    def computation(self) -> Any:
+        """What of its config decides what is computed."""
+        return _computed(self.checkpoint.config)
+
+    @property
+    def encoding(self) -> str:
+        """Hash of the files that decide how text and images become tensors, and where text ends."""
+        files = {path for pattern in ENCODER_FILES for path in self.checkpoint.path.glob(pattern)}
+        files.add(self.checkpoint.path / ENDS_FILE)
+        whole = hashlib.sha256()
+        for path in sorted(file for file in files if file.is_file()):
+            whole.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+        return whole.hexdigest()
+
+
+def open_labelled(base: str, others: Sequence[str]) -> list[Labelled]:
+    """The base and the others, each given as `LABEL=PATH` or as a path.
+
+    Raises:
+        ConfigError: a label is no name, or given twice.
+        CheckpointError: a checkpoint cannot be read.
+        MismatchError: a checkpoint's tensors are not those of the base.
+    """
+    first = Labelled(BASE, Checkpoint.open(base))
+    found = {BASE: first}
+    for text in others:
+        label, path = _label(text)
+        if label in found:
+            raise ConfigError(
+                f"--checkpoint: {path} and {found[label].checkpoint.path} are both labelled"
+                f" {label}; write LABEL={path}"
+            )
+        found[label] = Labelled(label, Checkpoint.open(path))
+    check_aligned(first.checkpoint, [one.checkpoint for one in found.values()])
+    return list(found.values())
+
+
+def describe(checkpoints: Sequence[Labelled]) -> list[CheckpointRow]:
+    """Rows of the report, the base's first."""
+    base = checkpoints[0]
+    fingerprints = [one.checkpoint.fingerprint() for one in checkpoints]
+    return [
+        CheckpointRow(
+            label=one.label,
+            fingerprint=fingerprint,
+            same_as_base=(fingerprint, one.encoding, one.computation)
+            == (fingerprints[0], base.encoding, base.computation),
+            **origin_of(one.checkpoint.path)._asdict(),
+        )
+        for one, fingerprint in zip(checkpoints, fingerprints, strict=True)
+    ]
+
+
+def _label(text: str) -> tuple[str, str]:
+    """`LABEL=PATH`, or a path, whose label is the directory's name."""
+    label, sign, path = text.partition("=")
+    if not sign or "/" in label or Path(text).is_dir():
+        label, path = Path(text).resolve().name, text
+    if not re.fullmatch(NAME, label):
+        raise ConfigError(
+            f"--checkpoint: {label!r} cannot be a label, which is letters, digits and . _ + -;"
+            f" write LABEL={path}"
+        )
+    return label, path
+
+
+def _computed(config: Any) -> Any:
+    if not isinstance(config, Mapping):
+        return config
+    return {key: _computed(value) for key, value in config.items() if key not in NOT_COMPUTED}

@@ -1,0 +1,39 @@
+"""How figures are put into words and tables: per cent, percentage points, names of quadrants."""
+
+from mllmtool.metrics.statistics import Interval, Verdict
+
+SYMBOLS: dict[Verdict, str] = {"kept": "✓", "forgot": "✗", "undecided": "?"}
+MINUS = "−"
+
+
+def percent(share: float | None) -> str:
+    """`83.1 %`, or a dash for what was not measured."""
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def points(delta: float | None) -> str:
+    """`+3.2 pp`, `−0.4 pp`."""
+    return "–" if delta is None else f"{signed(delta)} pp"
+
+
+def signed(delta: float) -> str:
+    """A share in percentage points, with its sign: `+3.2`, `−0.4`, `0.0`."""
+    rounded = round(100 * delta, 1)
+    sign = MINUS if rounded < 0 else "+" if rounded > 0 else ""
+    return f"{sign}{abs(rounded):.1f}"
+
+
+def span(interval: Interval) -> str:
+    """`[−1.2, +0.4]`, in percentage points."""
+    return f"[{signed(interval.lower)}, {signed(interval.upper)}]"
+
+
+def quadrant(name: str) -> str:
+    """`ood_text_id_image` -> `OOD text · ID image`."""
+    text, _, image, _ = name.split("_")
+    return f"{text.upper()} text · {image.upper()} image"
+
+
+def listed(names: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
