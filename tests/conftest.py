@@ -4,6 +4,10 @@ from pathlib import Path
 
 import factories
 import pytest
+from hypothesis import settings
+
+settings.register_profile("mllmtool", deadline=None)  # the machine may be busy
+settings.load_profile("mllmtool")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,194 @@
+"""Intervals, tests and verdicts: reference values, scipy, laws, and how often they are wrong."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import beta, binom, binomtest
+
+from mllmtool.metrics.statistics import (
+    Array,
+    Interval,
+    bootstrap,
+    bounds,
+    detectable_difference,
+    holm,
+    interval,
+    mcnemar,
+    verdict,
+    wilson,
+)
+
+REFERENCE = json.loads((Path(__file__).parents[1] / "cases" / "metrics/reference.json").read_text())
+
+
+def seed_of(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+
+
+def singles(number: int) -> list[str]:
+    return [f"image {index}" for index in range(number)]
+
+
+@pytest.mark.parametrize("case", REFERENCE["wilson95"])
+def test_wilson_of_the_reference_file(case: dict[str, float]) -> None:
+    assert wilson(case["k"], int(case["n"])) == pytest.approx((case["lo"], case["hi"]), abs=1e-9)
+
+
+@given(st.integers(1, 2000), st.data())
+def test_wilson_as_scipy(total: int, data: st.DataObject) -> None:
+    hits = data.draw(st.integers(0, total))
+    theirs = binomtest(hits, total).proportion_ci(method="wilson")
+    assert wilson(hits, total) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("case", REFERENCE["mcnemar"])
+def test_mcnemar_of_the_reference_file(case: dict[str, float]) -> None:
+    ours = mcnemar(int(case["b"]), int(case["c"]))
+    assert ours == pytest.approx((case["p"], case["midp"]), abs=1e-9)
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_mcnemar_as_scipy(lost: int, gained: int) -> None:
+    pairs, fewer = lost + gained, min(lost, gained)
+    exact = min(1.0, 2 * binom.cdf(fewer, pairs, 0.5))
+    mid = 2 * binom.cdf(fewer, pairs, 0.5) - binom.pmf(fewer, pairs, 0.5)
+    assert mcnemar(lost, gained) == pytest.approx((exact, mid), rel=1e-9)
+    assert mcnemar(lost, gained) == mcnemar(gained, lost)
+
+
+def test_holm_by_hand() -> None:
+    # sorted .01 .02 .03 .5: 4 * .01 = .04, 3 * .02 = .06, 2 * .03 = .06, 1 * .5
+    assert holm([0.5, 0.01, 0.03, 0.02]) == pytest.approx([0.5, 0.04, 0.06, 0.06])
+
+
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_holm_step_by_step(p_values: list[float]) -> None:
+    """Reject while p(k) <= alpha / (m - k): rejected at alpha exactly if adjusted <= alpha."""
+    adjusted = holm(p_values)
+    for alpha in (0.01, 0.05, 0.2, 0.7):
+        rejected: set[float] = set()
+        for rank, p_value in enumerate(sorted(p_values)):
+            if p_value * (len(p_values) - rank) > alpha:
+                break
+            rejected.add(p_value)
+        assert [p <= alpha for p in adjusted] == [p in rejected for p in p_values]
+
+
+def test_detectable_difference_by_hand() -> None:
+    # d = 10 %, n = 500: (1.959964 + 0.841621) * sqrt(.1 / 500)
+    assert detectable_difference(50, 500) == pytest.approx(2.801585 * (0.1 / 500) ** 0.5, rel=1e-6)
+    assert detectable_difference(0, 500) is None
+
+
+@pytest.mark.parametrize(("lost", "total"), [(0, 60), (1, 60), (7, 120), (30, 150)])
+def test_losses_alone_have_the_exact_bound_of_clopper_and_pearson(lost: int, total: int) -> None:
+    differences = np.zeros((total, 1))
+    differences[:lost] = -1
+    drawn = bootstrap(differences, singles(total), "unseen", seed_of, 20000)
+    exact = binomtest(lost, total, alternative="less").proportion_ci(0.95, method="exact").high
+    assert bounds(drawn)[0].lower == pytest.approx(-exact, rel=0.04)
+    least = float(beta.ppf(0.05, lost, total - lost + 1)) if lost else 0.0
+    assert bounds(drawn)[0].upper >= -least  # the other end is more careful still
+
+
+def test_bootstrap_has_the_clustered_standard_error() -> None:
+    """Miller 2024, equation 4: over clusters, the squares of the sums of residuals, over n^2."""
+    rng = np.random.default_rng(3)
+    clusters = [f"image {n}" for n in rng.integers(0, 150, 600)]
+    common = dict(zip(sorted(set(clusters)), rng.choice([-1, 0, 0, 1], 150), strict=False))
+    differences = np.array([[float(common.get(name, 0))] for name in clusters])
+    differences[::3] = 0
+    residuals = differences[:, 0] - differences.mean()
+    sums = [residuals[[c == name for c in clusters]].sum() for name in set(clusters)]
+    theirs = np.sqrt(np.square(sums).sum()) / len(clusters)
+    drawn = bootstrap(differences, clusters, "unseen", seed_of, 4000)
+    assert drawn.low.std() == pytest.approx(theirs, rel=0.1)
+    assert drawn.high.mean() - drawn.low.mean() == pytest.approx(2 / 151, rel=0.15)
+    alone = bootstrap(differences, singles(600), "unseen", seed_of, 4000)
+    assert alone.low.std() < 0.8 * theirs
+
+
+@settings(max_examples=20)
+@given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=2, max_size=30), st.integers(0, 9))
+def test_bootstrap_laws(values: list[float], turn: int) -> None:
+    """Items may be permuted; the other sign mirrors; the interval holds the mean."""
+    names, differences = singles(len(values)), np.array(values)[:, None]
+    both: Array = np.hstack([differences, -differences])
+    drawn = bootstrap(both, names, "unseen", seed_of, 300)
+    order = np.roll(np.arange(len(values)), turn)
+    again = bootstrap(both[order], [names[n] for n in order], "unseen", seed_of, 300)
+    np.testing.assert_allclose(drawn.low, again.low, atol=1e-12)
+    np.testing.assert_allclose(drawn.low[:, 0], -drawn.high[:, 1], atol=1e-12)
+    lower, upper = interval(drawn)[0]
+    assert lower <= differences.mean() <= upper
+    assert lower <= bounds(drawn)[0].lower <= bounds(drawn)[0].upper <= upper
+
+
+def test_tasks_on_the_same_images_are_resampled_together() -> None:
+    differences = np.array([[-1.0], [0.0], [1.0], [0.0]])
+    first = bootstrap(differences, singles(4), "one", seed_of, 500)
+    second = bootstrap(differences, singles(4), "two", seed_of, 500)
+    other = bootstrap(differences, [f"x{n}" for n in range(4)], "two", seed_of, 500)
+    middle = [(drawn.low + drawn.high)[:, 0] for drawn in (first, second, other)]
+    assert np.corrcoef(middle[0], middle[1])[0, 1] > 0.9
+    assert abs(np.corrcoef(middle[0], middle[2])[0, 1]) < 0.2
+
+
+def test_verdicts_by_hand() -> None:
+    assert verdict(Interval(-0.019, 0.01), 0.02) == "kept"
+    assert verdict(Interval(-0.05, -0.021), 0.02) == "forgot"
+    assert verdict(Interval(-0.05, 0.01), 0.02) == "undecided"
+    assert verdict(Interval(-0.02, 0.01), 0.02) == "undecided"
+
+
+@given(st.floats(-1, 1), st.floats(0, 1), st.floats(0.001, 0.5), st.floats(0.001, 0.5))
+def test_a_wider_margin_only_forgives(
+    lower: float, width: float, margin: float, more: float
+) -> None:
+    order = {"forgot": 0, "undecided": 1, "kept": 2}
+    bound = Interval(lower, lower + width)
+    assert order[verdict(bound, margin)] <= order[verdict(bound, margin + more)]
+
+
+@pytest.mark.parametrize(("total", "lost", "gained"), [(150, 0.03, 0.01), (400, 0.12, 0.10)])
+def test_verdicts_at_the_margin_are_wrong_as_rarely_as_they_promise(
+    total: int, lost: float, gained: float
+) -> None:
+    """The true delta is -2 pp, the margin: kept and forgot must each come in at most 5 %."""
+    rng = np.random.default_rng(5)
+    chances = [lost, gained, 1 - lost - gained]
+    differences = rng.choice([-1.0, 1.0, 0.0], p=chances, size=(total, 1500))
+    drawn = bootstrap(differences, singles(total), "unseen", seed_of, 1000)
+    verdicts = [verdict(bound, 0.02) for bound in bounds(drawn)]
+    assert verdicts.count("kept") / len(verdicts) <= 0.06
+    assert verdicts.count("forgot") / len(verdicts) <= 0.06
+
+
+def test_verdicts_find_what_is_there() -> None:
+    rng = np.random.default_rng(6)
+    lossy = rng.choice([-1.0, 1.0, 0.0], p=[0.12, 0.02, 0.86], size=(400, 300))  # -10 pp
+    steady = rng.choice([-1.0, 1.0, 0.0], p=[0.01, 0.015, 0.975], size=(400, 300))  # +0.5 pp
+    drawn = bootstrap(np.hstack([lossy, steady]), singles(400), "unseen", seed_of, 1000)
+    verdicts = [verdict(bound, 0.02) for bound in bounds(drawn)]
+    assert verdicts[:300].count("forgot") > 285
+    assert verdicts[300:].count("kept") > 230
+    assert "kept" not in verdicts[:300]
+    assert "forgot" not in verdicts[300:]
+
+
+def test_pairing_has_more_power() -> None:
+    """500 items, -4 pp, correlated answers: the paired test finds what the unpaired z misses."""
+    rng, paired, unpaired = np.random.default_rng(7), 0, 0
+    for _ in range(300):
+        before = rng.random(500) < 0.7
+        after = before ^ (rng.random(500) < np.where(before, 0.10, 0.10))
+        p_value = mcnemar(int((before & ~after).sum()), int((~before & after).sum())).mid
+        paired += p_value < 0.05
+        spread = np.sqrt((before.var() + after.var()) / 500)
+        unpaired += abs(after.mean() - before.mean()) / spread > 1.96
+    assert paired > unpaired + 60
