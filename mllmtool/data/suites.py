@@ -251,7 +251,7 @@ def _issue(model: type[BaseModel], issue: Any) -> str:
     if issue["type"] == "missing":
         return f"{'.'.join(path)}: is required"
     reason = issue["msg"].removeprefix("Value error, ")
-    return ": ".join([*path, reason]) if path else reason
+    return f"{'.'.join(path)}: {reason}" if path else str(reason)
 
 
 def _fields(key: str, template: str, known: set[str]) -> set[str]:
