@@ -109,13 +109,25 @@ class Recorder:
 
 
 def _moment(site: Site, recorder: Recorder) -> Moment:
-    """The sum of the moments of the site's uses."""
+    """The moment of the site's input; of several uses, the sum of their relative errors.
+
+    A tied tensor's uses have outputs of unlike units (hidden states and logits), so each moment is
+    divided by the mean square of the model's own output there.
+    """
     moments = [_use_moment(use, recorder) for use in site.uses]
     for moment in moments:
         for tensor in (moment.diagonal, moment.full):
             if tensor is not None and not torch.isfinite(tensor).all():
                 raise NumericError(f"{site.names[0]}: its input is NaN or Inf on these samples")
-    return reduce(Moment.plus, moments)
+    if len(moments) == 1:
+        return moments[0]
+    return reduce(Moment.plus, map(_relative, site.uses, moments))
+
+
+def _relative(use: Use, moment: Moment) -> Moment:
+    weight: Tensor = getattr(use.module, use.parameter).detach().double()
+    energy = moment.energy(weight)
+    return moment.scaled(1 / energy) if energy > 0 else moment
 
 
 def _use_moment(use: Use, recorder: Recorder) -> Moment:

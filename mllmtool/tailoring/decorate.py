@@ -41,10 +41,12 @@ def cholesky(moment: Moment, lost: Tensor, mask: Tensor) -> Tensor:
     solution = torch.zeros_like(lost)
     diagonal = moment.diagonal.expand(lost.shape)
     for rows, columns, valid in _chunks(mask):
-        solution[rows[:, None], columns] += _solve_chunk(
+        solved = _solve_chunk(
             _blocks(moment, diagonal[rows].gather(1, columns), columns, valid),
             lost[rows].gather(1, columns) * valid,
         )
+        row, place = valid.nonzero(as_tuple=True)
+        solution[rows[row], columns[row, place]] = solved[row, place]
     return solution
 
 

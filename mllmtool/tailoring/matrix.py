@@ -113,7 +113,8 @@ def _objective(matrix: Matrix, choices: Choices, damping: float) -> tuple[Moment
     task = matrix.task.damped(damping, shape)
     if matrix.anchor is None or choices.anchor_weight == 0:
         return task, matrix.change
-    moment = task.plus(matrix.anchor.damped(damping, shape), choices.anchor_weight)
+    anchor = matrix.anchor.damped(damping, shape).scaled(choices.anchor_weight)
+    moment = task.plus(anchor)
     return moment, moment.factor.solve(task.apply(matrix.change))
 
 

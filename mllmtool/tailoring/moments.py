@@ -5,7 +5,7 @@ so those of two sets of samples can be weighed against each other.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
@@ -42,12 +42,16 @@ class Moment:
         diagonal = self.diagonal if self.full is None else self.diagonal + self.full.diagonal()
         return diagonal.expand(shape)
 
-    def plus(self, other: "Moment", weight: float = 1.0) -> "Moment":
-        """`self` + `weight` * `other`; `tokens` are those of `self`."""
-        full = self.full
-        if other.full is not None:
-            full = weight * other.full if full is None else full + weight * other.full
-        return Moment(self.diagonal + weight * other.diagonal, full, self.tokens)
+    def scaled(self, factor: float) -> "Moment":
+        """`factor` times it."""
+        full = None if self.full is None else factor * self.full
+        return Moment(factor * self.diagonal, full, self.tokens)
+
+    def plus(self, other: "Moment") -> "Moment":
+        """The sum; `tokens` are those of `self`."""
+        full = [moment.full for moment in (self, other) if moment.full is not None]
+        total = reduce(torch.add, full) if full else None
+        return Moment(self.diagonal + other.diagonal, total, self.tokens)
 
     def damped(self, share: float, shape: torch.Size) -> "Moment":
         """With `share` of the mean of the diagonals added to them (SparseGPT's `percdamp`)."""
