@@ -54,7 +54,7 @@ class RunConfig(Config):
 
 def _line(config: type[BaseModel], issue: Any) -> str:
     path = issue["loc"]
-    name = flag(str(path[0])) if path else config.__name__
+    name = flag(str(path[0])) if path else ""
     if len(path) > 1 and issue["type"] != "extra_forbidden":
         name += " (" + ".".join(str(step) for step in path[1:]) + ")"
     if issue["type"] == "extra_forbidden":
@@ -64,6 +64,8 @@ def _line(config: type[BaseModel], issue: Any) -> str:
     if issue["type"] == "missing":
         return f"{name}: is required"
     reason = issue["msg"].removeprefix("Value error, ")
+    if not path:  # a check of the whole config, which names its flags itself
+        return str(reason)
     given = issue["input"]
     shown = f"{given!r}: " if isinstance(given, str | int | float) else ""
     return f"{name}: {shown}{reason[0].lower()}{reason[1:]}"

@@ -1,8 +1,8 @@
 """Config of `build-vqa`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mllmtool.configs.base import Config
 
@@ -24,3 +24,11 @@ class BuildVqaConfig(Config):
         str | None,
         Field(description="with --images ITEMS.jsonl: put this field in place of a wrong option"),
     ] = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("question", "options", "distractors"):
+            default = type(self).model_fields[name].default
+            if self.distract is not None and getattr(self, name) != default:
+                raise ValueError(f"--{name}: is not read with --distract")
+        return self

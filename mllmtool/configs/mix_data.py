@@ -1,5 +1,6 @@
 """Config of `mix-data`."""
 
+import re
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -10,7 +11,7 @@ from mllmtool.configs.base import Config, Share
 class Source(BaseModel):
     """One file of the mix and its share of the instances."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Annotated[str, Field(min_length=1)]
     file: str
@@ -21,9 +22,7 @@ class Source(BaseModel):
 class MixDataConfig(Config):
     """Mix sample files in exact shares of instances, with the provenance of every row."""
 
-    source: Annotated[
-        tuple[Source, ...], Field(description="NAME=FILE:SHARE, repeated", min_length=1)
-    ]
+    source: Annotated[tuple[Source, ...], Field(description="NAME=FILE:SHARE, repeated")]
     total: Annotated[int, Field(description="rows to write", ge=1)]
     images: Annotated[
         str | None,
@@ -44,7 +43,7 @@ class MixDataConfig(Config):
     def _shares(self) -> Self:
         total = sum(source.share for source in self.source)
         if abs(total - 1) > 1e-9:
-            raise ValueError(f"--source: the shares sum to {total:g}, not to 1")
+            raise ValueError(f"--source: the shares sum to {total:.10g}, not to 1")
         names = [source.name for source in self.source]
         if len(set(names)) < len(names):
             raise ValueError(f"--source: a name occurs twice in {', '.join(names)}")
@@ -56,4 +55,6 @@ def _source(text: str) -> dict[str, Any]:
     file, colon, share = rest.rpartition(":")
     if not (sign and colon):
         raise ValueError(f"{text!r} is not NAME=FILE:SHARE")
+    if not re.fullmatch(r"\d*\.?\d+|\d+\.", share) or float(share) > 1:
+        raise ValueError(f"{text!r}: {share!r} is not a share, a number from 0 to 1")
     return {"name": name, "file": file, "share": share}

@@ -69,10 +69,7 @@ def scan(path: Path, images: Path) -> RowFile:
 def _image_names(text: bytes, where: str, folder: "ImageFolder") -> tuple[str, ...]:
     names = parse_sample(parse_object(text, where), where).images
     for name in names:
-        try:
-            folder.check(name)
-        except DataError as error:
-            raise DataError(f"{where}: {error}") from error
+        folder.check(name, where)
     return names
 
 
@@ -83,8 +80,8 @@ class ImageFolder:
         self._root = root
         self._is_inside = lru_cache(maxsize=4096)(self._resolves_inside)
 
-    def check(self, name: str) -> None:
-        """Accept an image file under the root.
+    def check(self, name: str, where: str) -> None:
+        """Accept an image file under the root, which the line `where` names.
 
         Raises:
             DataError: it is missing, or its name leads out.
@@ -94,8 +91,12 @@ class ImageFolder:
             regular = stat.S_ISREG(path.lstat().st_mode)
         except (OSError, ValueError):
             regular = False
-        if not (regular and self._is_inside(path.parent)):
-            image_path(self._root, name)  # a link, or wrong: the slow way says which
+        if regular and self._is_inside(path.parent):
+            return
+        try:  # a link, or wrong: the slow way says which
+            image_path(self._root, name)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
 
     def _resolves_inside(self, folder: Path) -> bool:
         return folder.resolve().is_relative_to(self._root.resolve())

@@ -270,7 +270,7 @@ FLAGS: dict[str, tuple[int, list[str], str]] = {
     "one weight for two models": (
         2,
         ["--method", "linear", "--weight", "1"],
-        "FuseConfig: --weight: 1 given for 2 --model",
+        "--weight: 1 given for 2 --model",
     ),
     "scale above 1 for wise-ft": (
         1,

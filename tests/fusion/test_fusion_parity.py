@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import philox
 import pytest
 import torch
 from fusing import fused, prepare
@@ -110,25 +111,9 @@ def test_slerp(tmp_path: Path) -> None:
         assert np.allclose(found[name].numpy(), expected, rtol=1e-6, atol=1e-6)
 
 
-def philox4x64(key: int, counter: int) -> list[int]:
-    """Ten rounds of Philox-4x64 (Salmon et al. 2011, section 3.2), on Python integers."""
-    word = (1 << 64) - 1
-    c, k = [counter >> 64 * i & word for i in range(4)], [key & word, key >> 64]
-    for _ in range(10):
-        high0, low0 = divmod(0xD2E7470EE14C6C93 * c[0], 1 << 64)
-        high1, low1 = divmod(0xCA5A826395121157 * c[2], 1 << 64)
-        c = [high1 ^ c[1] ^ k[0], low1, high0 ^ c[3] ^ k[1], low0]
-        k = [(k[0] + 0x9E3779B97F4A7C15) & word, (k[1] + 0xBB67AE8584CAA73B) & word]
-    return c
-
-
 def mask_by_hand(seed: int, count: int, density: float) -> list[bool]:
-    draws: list[int] = []
-    block = 0
-    while len(draws) < count:
-        block += 1  # numpy's stream begins with the block after its counter
-        for whole in philox4x64(seed, block):
-            draws += [whole & 0xFFFFFFFF, whole >> 32]
+    words = philox.words(seed, count)
+    draws = [draw for word in words for draw in (word & 0xFFFFFFFF, word >> 32)]
     return [draw < density * 2**32 for draw in draws[:count]]
 
 
