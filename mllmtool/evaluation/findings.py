@@ -31,11 +31,11 @@ def find(results: Results) -> tuple[Finding, ...]:
 
 def points_of(results: Results) -> list[Point]:
     """Every checkpoint that has both a gain and a worst loss, the base first; no copies of it."""
-    copies = {row.label for row in results.others if row.same_as_base}
+    rows = [results.balance(row.label) for row in (results.base, *_rivals(results))]
     return [
         Point(row.checkpoint, row.gain, row.worst_delta)
-        for row in results.original_new
-        if row.gain is not None and row.worst_delta is not None and row.checkpoint not in copies
+        for row in rows
+        if row.gain is not None and row.worst_delta is not None
     ]
 
 
@@ -92,7 +92,7 @@ def _best(results: Results) -> list[Point]:
 def _gains_most(results: Results) -> Iterator[Finding]:
     best = [point.label for point in _best(results)]
     for row in _extreme(results, lambda row: row.gain):
-        if row.checkpoint in best:
+        if row.checkpoint in best or not row.gain or row.gain < 0:
             return
         text = f"{row.checkpoint} gains most on the new task: {_gain(results, row)}"
         yield Finding(kind="gains most", checkpoints=(row.checkpoint,), text=text)
@@ -111,11 +111,9 @@ def _loses_most(results: Results) -> Iterator[Finding]:
 
 
 def _kept(results: Results) -> Iterator[Finding]:
-    if not results.others or not results.of(results.base.label, "original"):
+    if not _rivals(results) or not results.of(results.base.label, "original"):
         return
-    kept = [
-        row.label for row in results.others if _keeps(results, row.label) and not row.same_as_base
-    ]
+    kept = [row.label for row in _rivals(results) if _keeps(results, row.label)]
     margin = points(results.margin).removeprefix("+")
     if kept:
         text = f"Kept every quadrant of the original tasks at a margin of {margin}: {listed(kept)}"
@@ -158,10 +156,15 @@ def _extreme(
     results: Results, value: Callable[[OriginalNew], float | None]
 ) -> Iterator[OriginalNew]:
     """The row of the highest value, where any has one."""
-    rows = [(value(row), row) for row in results.original_new[1:]]
+    rows = [(value(row), row) for row in (results.balance(r.label) for r in _rivals(results))]
     known = [(number, row) for number, row in rows if number is not None]
     if known:
         yield max(known, key=lambda pair: pair[0])[1]
+
+
+def _rivals(results: Results) -> list[CheckpointRow]:
+    """The checkpoints that are no copies of the base."""
+    return [row for row in results.others if not row.same_as_base]
 
 
 def _keeps(results: Results, label: str) -> bool:
