@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mllmtool.checkpoints import Checkpoint, Patch, TensorInfo
+from mllmtool.checkpoints import Checkpoint, TensorInfo
 from mllmtool.checkpoints.dtypes import DTYPES, Array
 from mllmtool.reports import file_sha256
 
@@ -20,6 +20,8 @@ class PatchedBase:
             CheckpointError: it is no patch, or not whole.
             MismatchError: it was made for another base.
         """
+        from mllmtool.checkpoints import Patch
+
         self.patch = Patch.open(path)
         self.patch.check_base(base)
         self.path = self.patch.path
