@@ -1,6 +1,5 @@
 """Record the second moments of the inputs of a model's parameters, by hooks on forward passes."""
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial, reduce
@@ -59,9 +58,7 @@ class Recorder:
     def watching(self) -> Iterator[None]:
         """Hooks on, while in the context."""
         hooks = [
-            use.module.register_forward_pre_hook(
-                partial(self._see, use, _probe(use)), with_kwargs=True
-            )
+            use.module.register_forward_pre_hook(partial(self._see, use), with_kwargs=True)
             for use in self.uses
         ]
         try:
@@ -70,7 +67,7 @@ class Recorder:
             for hook in hooks:
                 hook.remove()
 
-    def _see(self, use: Use, probe: nn.Module | None, _: nn.Module, args: Any, kwargs: Any) -> None:
+    def _see(self, use: Use, _: nn.Module, args: Any, kwargs: Any) -> None:
         inputs = args[0] if args else next(iter(kwargs.values()))
         if use.kind == "constant":
             self._add(use, torch.ones(1), 1)
@@ -78,8 +75,8 @@ class Recorder:
             ids = self._counted(use, inputs.reshape(-1))
             entries = len(getattr(use.module, use.parameter))
             self._add(use, torch.bincount(ids, minlength=entries), len(ids))
-        elif use.kind == "scale" and probe is not None:
-            responses = self._counted(use, _responses(use, probe, args, kwargs))
+        elif use.kind == "scale":
+            responses = self._counted(use, _responses(use, args, kwargs))
             self._add(use, responses.float().square().sum(dim=0), len(responses))
         else:
             features = inputs if use.kind == "linear" else _patches(use, inputs)
@@ -141,20 +138,28 @@ def _use_moment(use: Use, recorder: Recorder) -> Moment:
     return Moment(mean.reshape(rows), tokens=tokens)
 
 
-def _probe(use: Use) -> nn.Module | None:
-    """A copy of a scaling module, free of hooks, to ask how it responds to its parameter."""
-    return copy.deepcopy(use.module) if use.kind == "scale" else None
+class _Bare(nn.Module):
+    """A module without its hooks, to ask how it responds to its parameters."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module.forward(*args, **kwargs)
 
 
-def _responses(use: Use, probe: nn.Module, args: Any, kwargs: Any) -> Tensor:
+def _responses(use: Use, args: Any, kwargs: Any) -> Tensor:
     """What the parameter multiplies, channel by channel: (tokens, C).
 
     The module is affine in its parameters, so it is its output with ones there less its output with
     zeros; that serves LayerNorm, every RMSNorm, and layer scales alike.
     """
-    zeros = {name: torch.zeros_like(tensor) for name, tensor in probe.named_parameters()}
-    ones = {**zeros, use.parameter: torch.ones_like(zeros[use.parameter])}
-    outputs = [functional_call(probe, values, args, kwargs) for values in (ones, zeros)]
+    bare = _Bare(use.module)
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in bare.named_parameters()}
+    chosen = f"module.{use.parameter}"
+    ones = {**zeros, chosen: torch.ones_like(zeros[chosen])}
+    outputs = [functional_call(bare, values, args, kwargs) for values in (ones, zeros)]
     difference: Tensor = outputs[0] - outputs[1]
     return difference.reshape(-1, difference.shape[-1])
 
