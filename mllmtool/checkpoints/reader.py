@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-PIECE = 1 << 16  # entries read at once: a few such arrays fit in a processor's cache
+PIECE = 1 << 17  # entries read at once: a few such arrays fit in a processor's cache
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from mllmtool.checkpoints import Checkpoint
 from mllmtool.checkpoints.dtypes import Array, widen, working_dtype
 from mllmtool.checkpoints.reader import PIECE
 from mllmtool.context import Context
 from mllmtool.fusion.patched import PatchedBase
 
+HEAP_BYTES = 1 << 24
 Tuned = Checkpoint | PatchedBase
 
 
@@ -36,6 +39,11 @@ class Inputs:
     models: tuple[Tuned, ...]
     names: tuple[str, ...]
     context: Context
+
+    def __post_init__(self) -> None:
+        # glibc hands large blocks back to the system when they are freed, and every piece would
+        # fault its pages in again, until one of this size was freed: then it keeps them.
+        np.empty(HEAP_BYTES, np.uint8)
 
     @cached_property
     def fingerprints(self) -> tuple[str, ...]:
