@@ -4,10 +4,13 @@ from pathlib import Path
 
 import factories
 import pytest
+import torch
 from hypothesis import settings
 
 settings.register_profile("mllmtool", deadline=None)  # the machine may be busy
 settings.load_profile("mllmtool")
+
+torch.set_num_threads(1)  # tiny tensors; and a sum must not depend on who else is at work
 
 
 @pytest.fixture(scope="session")

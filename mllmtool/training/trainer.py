@@ -6,6 +6,7 @@ name in memory, because Trainer's own resume of LLaVA-like models leaves the wei
 """
 
 import math
+import time
 from collections.abc import Iterator
 from inspect import signature
 from pathlib import Path
@@ -101,7 +102,15 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         return total.cpu()
 
     def leave(self) -> None:
-        """Leave the group of processes; the main one goes on alone."""
+        """Leave the group of processes; the main one goes on alone.
+
+        A thread of gloo may still hold the tensor of the last reduction, and needs Python's lock to
+        let go of it. The group's destructor waits for that thread with the lock in hand (torch
+        2.13), so the lock must be free for a moment before.
+        """
+        if self.args.world_size > 1:
+            self.accelerator.wait_for_everyone()
+            time.sleep(0.2)
         self.accelerator.end_training()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

@@ -1,0 +1,348 @@
+"""`finetune` end to end, in process and out of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import factories
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from mllmtool.checkpoints import Checkpoint
+from mllmtool.commands.finetune import plan, run
+from mllmtool.configs.base import RunConfig
+from mllmtool.configs.finetune import FinetuneConfig
+from mllmtool.context import Context
+from mllmtool.errors import MllmtoolError
+from mllmtool.models.parts import part_of
+from mllmtool.runner import execute
+
+Start = Callable[..., "subprocess.Popen[str]"]
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def tuned(out: Path, seed: int = 0, **values: Any) -> tuple[Path, dict[str, Any]]:
+    """Run in process; the directory and its report."""
+    config = FinetuneConfig.parse(
+        {"steps": 3, "batch": 4, "micro_batch": 4, "lr": 1e-2, "warmup": 0.0, **values}
+    )
+    path = execute("finetune", run, config, RunConfig(out=str(out), quiet=True, seed=seed))
+    return path, json.loads((path / "report.json").read_text())
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start `mllmtool finetune` by itself; whatever still runs at the end is killed."""
+    started = []
+
+    def begin(*arguments: object, launch: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
+        command = [sys.executable, *launch, "-m", "mllmtool", "finetune", *map(str, arguments)]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT)
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(true: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    for _ in range(60_000):
+        if true() or process.poll() is not None:
+            return
+        time.sleep(0.002)
+    raise TimeoutError
+
+
+def changed_parts(base: Path, path: Path) -> set[str]:
+    one, two = Checkpoint.open(base), Checkpoint.open(path)
+    assert one.names == two.names
+    assert [one.info(n) for n in one.names] == [two.info(n) for n in two.names]
+    return {part_of(n) for n in one.names if not torch.equal(one[n], two[n])}
+
+
+@pytest.mark.parametrize("part", ["vision", "projector", "language"])
+def test_one_part_learns_and_the_others_are_equal_bit_for_bit(
+    part: str, llava: Path, colours: Path, tmp_path: Path
+) -> None:
+    path, report = tuned(
+        tmp_path / "ft", model=str(llava), samples=str(colours), train=[f"{part}=full"]
+    )
+    assert changed_parts(llava, path) == {part}
+    rows = report["results"]["parts"]
+    assert {name for name, row in rows.items() if row["equal_to_base"]} == set(rows) - {part}
+    assert rows[part]["how"] == "full"
+    assert rows[part]["trainable"] == rows[part]["weights"]
+    assert 0 < rows[part]["moved"] <= 1
+    assert rows[part]["relative_drift"] > 0
+
+
+def test_output_loads_with_the_auto_classes(llava: Path, colours: Path, tmp_path: Path) -> None:
+    path, _ = tuned(
+        tmp_path / "ft", model=str(llava), samples=str(colours), train=["language=lora"]
+    )
+    _, seen = transformers.AutoModelForImageTextToText.from_pretrained(
+        path, output_loading_info=True
+    )
+    assert not any(seen[f"{kind}_keys"] for kind in ("missing", "unexpected", "mismatched"))
+    processor = transformers.AutoProcessor.from_pretrained(path)
+    assert type(processor).__name__ == "LlavaProcessor"
+    sidecars = {file.name for file in llava.iterdir()}
+    assert {file.name for file in path.iterdir()} == {*sidecars, "report.json"}
+
+
+def test_adapters_reach_only_the_layers_they_name(
+    llava: Path, colours: Path, tmp_path: Path
+) -> None:
+    path, report = tuned(
+        tmp_path / "ft", model=str(llava), samples=str(colours), train=["language=lora:4"]
+    )
+    base, ours = Checkpoint.open(llava), Checkpoint.open(path)
+    changed = [n for n in base.names if not torch.equal(base[n], ours[n])]
+    assert len(changed) == report["results"]["parts"]["language"]["lora_targets"] == 14
+    assert all(name.endswith("_proj.weight") for name in changed)
+    assert all(name.startswith("language_model.model.layers.") for name in changed)
+    how = {"rank": 4, "alpha": 8.0, "dropout": 0.0}
+    assert report["results"]["parts"]["language"]["how"] == how
+
+
+def test_base_in_bf16_gives_an_output_in_bf16(llava: Path, colours: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    for file in llava.iterdir():
+        (base / file.name).write_bytes(file.read_bytes())
+    tensors = {k: v.bfloat16() for k, v in load_file(llava / "model.safetensors").items()}
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    path, report = tuned(tmp_path / "ft", model=str(base), samples=str(colours), lr=1e-5)
+    assert changed_parts(base, path) == {"language"}
+    # float32 steps of 1e-5 moved almost every weight that had a gradient; the file rounds most away
+    assert 0 < report["results"]["parts"]["language"]["moved"] < 0.5
+
+
+def test_text_model(llama: Path, sums: Path, tmp_path: Path) -> None:
+    path, report = tuned(tmp_path / "ft", model=str(llama), samples=str(sums), steps=20)
+    assert changed_parts(llama, path) == {"language"}
+    loss = report["results"]["loss"]
+    assert loss["last"] < loss["first"] / 2
+    assert [point["step"] for point in loss["curve"]] == list(range(1, 21))
+
+
+def test_loss_is_told_by_source(llava: Path, colours: Path, tmp_path: Path) -> None:
+    _, report = tuned(tmp_path / "ft", model=str(llava), samples=str(colours), steps=12)
+    by_source = report["results"]["loss_by_source"]
+    # the last quarter is 3 steps of 4 samples: one whole pass over 6 even and 6 odd, 2 tokens each
+    assert {name: row["tokens"] for name, row in by_source.items()} == {"even": 12, "odd": 12}
+    curve = [point["loss"] for point in report["results"]["loss"]["curve"][-3:]]
+    mean = sum(row["loss"] for row in by_source.values()) / 2
+    assert mean == pytest.approx(sum(curve) / 3, rel=1e-5)
+
+
+def test_report_runs_again_to_the_same_bytes(llava: Path, colours: Path, tmp_path: Path) -> None:
+    one, report = tuned(
+        tmp_path / "one", seed=3, model=str(llava), samples=str(colours), train=["projector=full"]
+    )
+    config = FinetuneConfig.parse(report["config"])
+    two = execute("finetune", run, config, RunConfig(out=str(tmp_path / "two"), quiet=True, seed=3))
+    again = json.loads((two / "report.json").read_text())
+    assert {k: v for k, v in again.items() if k != "run"} == {
+        k: v for k, v in report.items() if k != "run"
+    }
+    assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+
+
+def test_dry_run_says_what_would_be_trained(llava: Path, colours: Path) -> None:
+    config = FinetuneConfig.parse(
+        {
+            "model": str(llava),
+            "samples": str(colours),
+            "epochs": 2,
+            "batch": 4,
+            "train": ["language=lora:2", "projector=full"],
+        }
+    )
+    shown = plan(config, Context(quiet=True))
+    assert shown["learnt_text"] == {
+        f"{colours}:1": " red</s>",
+        f"{colours}:2": " green</s>",
+        f"{colours}:3": " blue</s>",
+    }
+    assert (shown["samples"], shown["steps"], shown["epochs"]) == (12, 6, 2.0)
+    assert shown["tokens"] == {"min": 30, "median": 30, "max": 30}
+    assert shown["image_tokens"] == {"min": 16, "median": 16, "max": 16}
+    assert shown["learnt_tokens"] == {"min": 2, "median": 2, "max": 2}
+    assert shown["parts"]["projector"] == {
+        "how": "full",
+        "weights": 2112,
+        "trainable": 2112,
+        "lora_targets": 0,
+    }
+    assert shown["parts"]["vision"]["trainable"] == 0
+    assert len(shown["lora_targets"]) == shown["parts"]["language"]["lora_targets"] == 14
+    assert shown["sources"] == ["even", "odd"]
+    json.dumps(shown)
+
+
+@pytest.mark.parametrize(
+    ("values", "status", "message"),
+    [
+        ({"model": "{tmp}/none"}, 3, "{tmp}/none: no such checkpoint directory"),
+        ({"samples": "{tmp}/none.jsonl"}, 3, "{tmp}/none.jsonl: cannot be read: [Errno 2] No such"),
+        ({"train": ["audio=full"]}, 2, "--train (audio.[key]): "),
+        ({"train": ["language=half"]}, 2, "--train (language"),
+        ({"train": ["language=lora:x"]}, 2, "--train: "),
+        ({"train": ["vision=frozen"]}, 2, "--train: every part is frozen"),
+        (
+            {"max_length": 10},
+            3,
+            "{samples}:1: 30 tokens, more than --max-length 10; nothing is cut",
+        ),
+        ({"batch": 4, "micro_batch": 3}, 2, "--batch 4 is not a multiple of --micro-batch 3"),
+        ({"epochs": 1.0}, 2, "--steps, --epochs: give exactly one of the two"),
+        ({"lr": 1e30, "steps": 9}, 5, "step 2: the loss is "),
+    ],
+)
+def test_bad_input_leaves_nothing_behind(
+    values: Any, status: int, message: str, llava: Path, colours: Path, tmp_path: Path
+) -> None:
+    places = {"tmp": str(tmp_path), "samples": str(colours)}
+    given = {"model": str(llava), "samples": str(colours), **values}
+    given = {k: v.format(**places) if isinstance(v, str) else v for k, v in given.items()}
+    with pytest.raises(MllmtoolError) as caught:
+        tuned(tmp_path / "ft", **given)
+    assert caught.value.status == status
+    assert message.format(**places) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_samples_are_named_by_file_and_line(llava: Path, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": "a", "messages": factories.turns("Hi", "red")},
+        {"id": "b", "messages": []},
+    ]
+    samples = factories.write_rows(tmp_path / "s.jsonl", rows)
+    with pytest.raises(MllmtoolError) as caught:
+        tuned(tmp_path / "ft", model=str(llava), samples=str(samples))
+    assert str(caught.value).startswith(f"{samples}:2: messages: ")
+
+
+def test_output_that_exists(llava: Path, colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "ft").mkdir()
+    with pytest.raises(MllmtoolError) as caught:
+        tuned(tmp_path / "ft", model=str(llava), samples=str(colours))
+    assert str(caught.value) == (
+        f"{tmp_path}/ft: exists; choose another --out, or replace it with --overwrite"
+    )
+    assert caught.value.status == 4
+
+
+def test_processor_that_does_not_fit_the_model(llava: Path, colours: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    for file in llava.iterdir():
+        (base / file.name).write_bytes(file.read_bytes())
+    processor = json.loads((base / "processor_config.json").read_text())
+    processor["patch_size"] = 16
+    (base / "processor_config.json").write_text(json.dumps(processor))
+    with pytest.raises(MllmtoolError) as caught:
+        tuned(tmp_path / "ft", model=str(base), samples=str(colours))
+    assert caught.value.status == 3
+    assert str(caught.value).startswith(f"{colours}:1: the model refuses sample colour-0: ")
+    assert str(caught.value).endswith("do its processor and its config.json belong together?")
+
+
+def test_killed_run_goes_on_to_the_same_bytes(
+    start: Start, llava: Path, colours: Path, tmp_path: Path
+) -> None:
+    flags = ["--model", llava, "--samples", colours, "--batch", 4, "--micro-batch", 2]
+    flags += ["--lr", 1e-2, "--save-every", 10]
+    flags += ["--train", "language=full", "--train", "vision=lora"]
+    work = tmp_path / ".ft.work"
+    process = start(*flags, "--steps", 20, "--out", tmp_path / "ft")
+    wait_until((work / "checkpoint-10" / "whole.json").exists, process)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "ft").exists()
+    assert [path.parent.name for path in work.glob("*/whole.json")] == ["checkpoint-10"]
+
+    values: dict[str, Any] = {"model": str(llava), "samples": str(colours), "micro_batch": 2}
+    values |= {"train": ["language=full", "vision=lora"], "steps": 20}
+    values |= {"lr": 1e-2, "warmup": 0.1, "save_every": 10}
+    with pytest.raises(MllmtoolError) as caught:
+        tuned(tmp_path / "ft", **{**values, "lr": 2e-2})
+    assert str(caught.value) == (
+        f"--resume auto: {work} holds the state of another run: lr is 0.01 there, 0.02 here;"
+        " start anew with --resume never, or choose another --out"
+    )
+    resumed, ours = tuned(tmp_path / "ft", **values)
+    assert ours["run"]["resumed_from"] == "checkpoint-10"
+    whole, theirs = tuned(tmp_path / "whole", **{**values, "save_every": None})
+    assert theirs["run"]["resumed_from"] is None
+    assert (resumed / "model.safetensors").read_bytes() == (
+        whole / "model.safetensors"
+    ).read_bytes()
+    assert ours["results"] == theirs["results"]
+    assert not work.exists()
+
+
+def test_state_of_another_run_can_be_dropped(llama: Path, sums: Path, tmp_path: Path) -> None:
+    state = tmp_path / ".ft.work" / "checkpoint-7"
+    state.mkdir(parents=True)
+    (state / "whole.json").write_text('{"job": {"lr": 9.0}}')
+    _, report = tuned(
+        tmp_path / "ft", model=str(llama), samples=str(sums), save_every=2, resume="never"
+    )
+    assert report["run"]["resumed_from"] is None
+    assert {path.name for path in tmp_path.iterdir()} == {"ft"}
+
+
+def test_sigterm_leaves_its_states_and_nothing_else(
+    start: Start, llama: Path, sums: Path, tmp_path: Path
+) -> None:
+    process = start(
+        *["--model", llama, "--samples", sums, "--steps", 100000, "--batch", 1],
+        *["--save-every", 1, "--out", tmp_path / "ft"],
+    )
+    wait_until((tmp_path / ".ft.work" / "checkpoint-2" / "whole.json").exists, process)
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert stderr == "mllmtool: interrupted; nothing was left half-written\n"
+    assert [path.name for path in tmp_path.iterdir()] == [".ft.work"]
+
+
+def test_two_processes_equal_one(start: Start, llava: Path, colours: Path, tmp_path: Path) -> None:
+    flags = ["--model", llava, "--samples", colours, "--steps", 6, "--batch", 4]
+    flags += ["--micro-batch", 1, "--lr", 1e-3, "--train", "language=full", "--warmup", 0]
+    launch = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone")
+    process = start(*flags, "--out", tmp_path / "two", launch=launch)
+    stdout, stderr = process.communicate(timeout=180)
+    assert process.returncode == 0, stderr
+    assert stdout == f"{tmp_path}/two\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"two"}
+    values: dict[str, Any] = {"model": str(llava), "samples": str(colours), "steps": 6}
+    one, ours = tuned(tmp_path / "one", **values, micro_batch=1, lr=1e-3)
+    two, theirs = (
+        Checkpoint.open(tmp_path / "two"),
+        json.loads((tmp_path / "two" / "report.json").read_text()),
+    )
+    base = Checkpoint.open(llava)
+    single = Checkpoint.open(one)
+    for name in base.names:
+        torch.testing.assert_close(two[name], single[name], rtol=0, atol=1e-6)
+    assert changed_parts(llava, one) == {"language"}
+    assert theirs["run"]["processes"] == 2
+    assert theirs["run"]["tokens"] == ours["run"]["tokens"]
+    for source, row in ours["results"]["loss_by_source"].items():
+        assert theirs["results"]["loss_by_source"][source] == pytest.approx(row, rel=1e-5)
