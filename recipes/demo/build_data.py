@@ -69,8 +69,10 @@ ARCHIVES = {
 }
 
 # Fashion-MNIST's ten labels, in its order, each as one plain word.
-GARMENTS = ("tee", "trousers", "pullover", "dress", "coat")
-GARMENTS += ("sandal", "shirt", "sneaker", "bag", "boot")
+GARMENTS = (
+    *("tee", "trousers", "pullover", "dress", "coat"),
+    *("sandal", "shirt", "sneaker", "bag", "boot"),
+)
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPLIT_COUNTS = {"train": 250, "test": 50}  # pictures a garment class
 
@@ -220,7 +222,7 @@ def json_members(package: Path) -> dict[str, str]:
     with tarfile.open(package) as archive:
         icons = read_json(archive, "package/icons.json")
         names = read_json(archive, "package/chars.json")
-    found = {}
+    found: dict[str, str] = {}
     for points, name in names.items():
         body = icons["icons"].get(icons.get("aliases", {}).get(name, {}).get("parent", name))
         if body is not None:
@@ -280,7 +282,7 @@ def read(archive: tarfile.TarFile, member: str) -> bytes:
     """A member's bytes."""
     file = archive.extractfile(member)
     if file is None:
-        raise SystemExit(f"{archive.name}: {member} is not a file")
+        raise SystemExit(f"{member} is no file of the package")
     return file.read()
 
 
