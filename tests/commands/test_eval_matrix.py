@@ -302,9 +302,11 @@ def test_from_the_shell(own: Path, llava: Path, tuned: Path, tmp_path: Path) -> 
     flags = ["--suite", str(own), "--base", str(llava), "--checkpoint", str(tuned)]
     done = command(*flags, "--bootstrap", "100", "--seed", "3", "--quiet", "--out", str(out))
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{out}\n", "")
-    again = command("--recipe", str(out / "report.json"), "--quiet", "--out", f"{out}2")
-    assert again.returncode == 0, again.stderr
-    first, second = (read_report(Path(f"{out}{n}") / "report.json") for n in ("", "2"))
+    first = read_report(out / "report.json")
+    run = RunConfig(out=f"{out}2", seed=first.seed, quiet=True)
+    config = EvalMatrixConfig.parse(first.config)
+    second = read_report(execute("eval-matrix", eval_matrix.run, config, run) / "report.json")
+    assert (first.seed, config.bootstrap) == (3, 100)
     assert first.model_dump(exclude={"run"}) == second.model_dump(exclude={"run"})
 
 
