@@ -168,15 +168,25 @@ class Checkpoint:
         return self._places[name]
 
     def _fill(self, place: _Place, first: int, entries: Array) -> None:
-        if not entries.size:
-            return
-        with (self.path / place.file).open("rb", buffering=0) as file:
-            file.seek(place.begin + first * entries.itemsize)
-            rest = entries.data.cast("B")
-            while rest.nbytes and (got := file.readinto(rest)):
-                rest = rest[got:]
-        if rest.nbytes:
-            raise CheckpointError(f"{self.path / place.file}: was cut while it was read")
+        path = self.path / place.file
+        try:
+            complete = _read_into(path, place.begin + first * entries.itemsize, entries)
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}") from error
+        if not complete:
+            raise CheckpointError(f"{path}: was cut while it was read")
+
+
+def _read_into(path: Path, begin: int, entries: Array) -> bool:
+    """Fill the array from this byte of the file on; False when the file ends before."""
+    if not entries.size:
+        return True
+    rest = entries.data.cast("B")
+    with path.open("rb", buffering=0) as file:
+        file.seek(begin)
+        while rest.nbytes and (got := file.readinto(rest)):
+            rest = rest[got:]
+    return not rest.nbytes
 
 
 def tensor_sha256(tensor: "torch.Tensor") -> str:

@@ -37,7 +37,7 @@ class RowFile:
         Raises:
             DataError: its time of change is another.
         """
-        if self.path.stat().st_mtime_ns != self.changed:
+        if not self.path.is_file() or self.path.stat().st_mtime_ns != self.changed:
             raise DataError(f"{self.path}: changed while it was read; run again")
 
 

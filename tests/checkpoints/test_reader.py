@@ -296,3 +296,14 @@ def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         checkpoint["w"]
     assert str(caught.value) == f"{path}/{SINGLE}: was cut while it was read"
+
+
+def test_a_file_that_vanishes_while_it_is_read(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "c", {"w": torch.ones(3)})
+    checkpoint = Checkpoint.open(path)
+    (path / SINGLE).unlink()
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint["w"]
+    file = f"{path}/{SINGLE}"
+    expected = f"{file}: cannot be read: [Errno 2] No such file or directory: '{file}'"
+    assert str(caught.value) == expected
