@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mllmtool.checkpoints import Checkpoint
+from mllmtool.checkpoints.difference import Difference
 from mllmtool.configs.base import PARTS, Part
 from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.context import Context, is_main_process
@@ -120,17 +121,16 @@ def _part_table(job: Job) -> dict[Part, dict[str, Any]]:
 def _with_drift(
     table: dict[Part, dict[str, Any]], base: Checkpoint, tuned: Checkpoint
 ) -> dict[Part, dict[str, Any]]:
+    """Add how far each part went; one that is frozen must be equal, and is looked at on disk."""
     drifts = drift_by_part(base, tuned)
     return {
-        part: {
-            **row,
-            "relative_drift": drifts[part].relative,
-            "largest_change": drifts[part].largest,
-            "moved": drifts[part].moved,
-            "equal_to_base": drifts[part].num_moved == 0,
-        }
+        part: {**row, "equal_to_base": not drifts[part].changed, "drift": _drift(drifts[part])}
         for part, row in table.items()
     }
+
+
+def _drift(difference: Difference) -> dict[str, Any]:
+    return {key: value for key, value in difference.describe().items() if key != "entries"}
 
 
 def _length(job: Job) -> dict[str, Any]:

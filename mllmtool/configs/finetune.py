@@ -93,8 +93,10 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _how(how: Any) -> Any:
     if isinstance(how, str) and how.split(":")[0] == "lora":
-        rank = how.partition(":")[2]
-        return Lora(rank=int(rank), alpha=2 * int(rank)) if rank else Lora()
+        rank = how.partition(":")[2] or "8"
+        if not rank.isdecimal():
+            raise ValueError(f"{how!r} is not lora:RANK")
+        return Lora(rank=int(rank), alpha=2 * int(rank))
     if isinstance(how, dict) and "lora" in how:
         return how["lora"] or {}
     return how

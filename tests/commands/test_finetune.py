@@ -83,8 +83,8 @@ def test_one_part_learns_and_the_others_are_equal_bit_for_bit(
     assert {name for name, row in rows.items() if row["equal_to_base"]} == set(rows) - {part}
     assert rows[part]["how"] == "full"
     assert rows[part]["trainable"] == rows[part]["weights"]
-    assert 0 < rows[part]["moved"] <= 1
-    assert rows[part]["relative_drift"] > 0
+    assert 0 < rows[part]["drift"]["changed"] <= 1
+    assert rows[part]["drift"]["relative_l2"] > 0
 
 
 def test_output_loads_with_the_auto_classes(llava: Path, colours: Path, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_base_in_bf16_gives_an_output_in_bf16(llava: Path, colours: Path, tmp_pa
     path, report = tuned(tmp_path / "ft", model=str(base), samples=str(colours), lr=1e-5)
     assert changed_parts(base, path) == {"language"}
     # float32 steps of 1e-5 moved almost every weight that had a gradient; the file rounds most away
-    assert 0 < report["results"]["parts"]["language"]["moved"] < 0.5
+    assert 0 < report["results"]["parts"]["language"]["drift"]["changed"] < 0.5
 
 
 def test_text_model(llama: Path, sums: Path, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_dry_run_says_what_would_be_trained(llava: Path, colours: Path) -> None:
         ({"samples": "{tmp}/none.jsonl"}, 3, "{tmp}/none.jsonl: cannot be read: [Errno 2] No such"),
         ({"train": ["audio=full"]}, 2, "--train (audio.[key]): "),
         ({"train": ["language=half"]}, 2, "--train (language"),
-        ({"train": ["language=lora:x"]}, 2, "--train: "),
+        ({"train": ["language=lora:x"]}, 2, "--train: 'lora:x' is not lora:RANK"),
         ({"train": ["vision=frozen"]}, 2, "--train: every part is frozen"),
         (
             {"max_length": 10},
