@@ -31,11 +31,11 @@ def find(results: Results) -> tuple[Finding, ...]:
 
 def points_of(results: Results) -> list[Point]:
     """Every checkpoint that has both a gain and a worst loss, the base first; no copies of it."""
-    rows = [results.balance(row.label) for row in (results.base, *_rivals(results))]
+    shown = {row.label for row in (results.base, *_rivals(results))}
     return [
         Point(row.checkpoint, row.gain, row.worst_delta)
-        for row in rows
-        if row.gain is not None and row.worst_delta is not None
+        for row in results.pareto
+        if row.checkpoint in shown
     ]
 
 
@@ -124,18 +124,17 @@ def _kept(results: Results) -> Iterator[Finding]:
 
 def _format(results: Results) -> Iterator[Finding]:
     gaps = {
-        (row.checkpoint, row.quadrant): (row.likelihood_delta or 0.0) - row.vs_base.delta
+        (row.checkpoint, row.quadrant): row.likelihood_delta - row.delta
         for row in results.quadrants
-        if row.vs_base and row.role == "original" and row.vs_base.verdict == "forgot"
+        if row.role == "original" and row.verdict == "forgot"
     }
     if not gaps or max(gaps.values()) < FORMAT:
         return
     label, name = max(gaps, key=gaps.__getitem__)
     row = _row(results, label, name)
-    lost = row.vs_base.delta if row.vs_base else None
     text = (
-        f"The loss of {label} in {quadrant(name)} is partly of format: {points(lost)} by what it"
-        f" says, {points(row.likelihood_delta)} by which option it finds likeliest"
+        f"The loss of {label} in {quadrant(name)} is partly of format: {points(row.delta)} by what"
+        f" it says, {points(row.likelihood_delta)} by which option it finds likeliest"
     )
     yield Finding(kind="format", checkpoints=(label,), text=text)
 
@@ -169,7 +168,7 @@ def _rivals(results: Results) -> list[CheckpointRow]:
 
 def _keeps(results: Results, label: str) -> bool:
     rows = results.of(label, "original")
-    return all(row.vs_base is not None and row.vs_base.verdict == "kept" for row in rows)
+    return all(row.verdict == "kept" for row in rows)
 
 
 def _row(results: Results, label: str, name: str) -> QuadrantRow:

@@ -1,5 +1,6 @@
 """Pictures of the results as PNG, the same bytes for the same results."""
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -51,8 +52,8 @@ def draw(results: Results, folder: Path) -> list[Path]:
 
 def _matrix(results: Results) -> Figure:
     """The 2x2 matrix of each checkpoint: delta to the base, verdict and 95 % interval."""
-    across = min(ACROSS, len(results.others))
-    down = -(-len(results.others) // across)
+    down = math.ceil(len(results.others) / ACROSS)
+    across = math.ceil(len(results.others) / down)
     figure = Figure(figsize=(1.1 + 2.2 * across, 0.3 + 1.9 * down), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).flat
     for place, (axes, row) in enumerate(zip(panels, results.others, strict=False)):
@@ -70,15 +71,14 @@ def _matrix(results: Results) -> Figure:
 
 
 def _cell(axes: Any, x: int, y: int, row: QuadrantRow | None) -> None:
-    if row is None or row.vs_base is None:
+    if row is None:
         axes.text(x + 0.5, y + 0.5, "no task", ha="center", va="center", color=FAINT, fontsize=7)
         return
-    delta = row.vs_base.delta
-    axes.add_patch(Rectangle((x, y), 1, 1, facecolor=shade(delta), edgecolor="white", lw=2))
-    text = f"{SYMBOLS[row.vs_base.verdict]} {signed(delta)}"
-    style = {"ha": "center", "va": "center", "color": ink(delta)}
+    axes.add_patch(Rectangle((x, y), 1, 1, facecolor=shade(row.delta), edgecolor="white", lw=2))
+    text = f"{SYMBOLS[row.verdict]} {signed(row.delta)}"
+    style = {"ha": "center", "va": "center", "color": ink(row.delta)}
     axes.text(x + 0.5, y + 0.4, text, fontsize=10.5, fontweight="bold", **style)
-    axes.text(x + 0.5, y + 0.72, span(row.vs_base.ci), fontsize=6.5, **style)
+    axes.text(x + 0.5, y + 0.72, span(row.ci), fontsize=6.5, **style)
 
 
 def _forest(results: Results) -> Figure:
@@ -102,13 +102,10 @@ def _forest(results: Results) -> Figure:
 
 
 def _whisker(axes: Any, place: int, row: QuadrantRow) -> None:
-    if row.vs_base is None:
-        return
-    compared = row.vs_base
-    colour = {"kept": BLUE, "forgot": ORANGE, "undecided": FAINT}[compared.verdict]
-    axes.plot([100 * end for end in compared.ci], [place, place], color=colour, lw=1)
-    axes.plot([100 * end for end in compared.bounds], [place, place], color=colour, lw=3)
-    axes.plot(100 * compared.delta, place, "o", color=colour, ms=5, mec="white", mew=0.8)
+    colour = {"kept": BLUE, "forgot": ORANGE, "undecided": FAINT}[row.verdict]
+    axes.plot([100 * end for end in row.ci], [place, place], color=colour, lw=1)
+    axes.plot([100 * end for end in row.bounds], [place, place], color=colour, lw=3)
+    axes.plot(100 * row.delta, place, "o", color=colour, ms=5, mec="white", mew=0.8)
 
 
 def _pareto(results: Results) -> Figure:
@@ -138,7 +135,8 @@ def _point(axes: Any, results: Results, point: Point) -> None:
         axes.plot(0, 0, "D", color=INK, ms=6, zorder=3)
         return
     row = next(row for row in results.others if row.label == point.label)
-    colour = FAINT if balance.dominated_by else BLUE
+    beaten = next(one.dominated_by for one in results.pareto if one.checkpoint == point.label)
+    colour = FAINT if beaten else BLUE
     gain, worst, mean = 100 * point.gain, 100 * point.worst, 100 * (balance.mean_delta or 0.0)
     axes.plot([gain, gain], [worst, mean], color=colour, lw=1, zorder=2)
     axes.plot(gain, mean, "_", color=colour, ms=7, zorder=2)
@@ -154,7 +152,7 @@ def _legend(axes: Any, results: Results) -> None:
         Line2D([], [], marker=MARKERS.get(name, "D"), ls="", color=FAINT, label=name)
         for name in sorted(made)
     ]
-    if any(row.dominated_by for row in results.original_new):
+    if any(point.dominated_by for point in results.pareto):
         handles.append(Line2D([], [], marker="o", ls="", color=BLUE, label="not dominated"))
     if interpolations(results):
         handles.append(Line2D([], [], ls="--", color=FAINT, label="interpolation (WiSE-FT)"))

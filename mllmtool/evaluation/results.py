@@ -78,18 +78,21 @@ class Comparison(Delta):
 
 
 class Cell(Strict):
-    """A checkpoint on a task; `letters` counts the letters chosen, for letter answers."""
+    """A checkpoint on a task; `letter_hist` counts the letters chosen, for letter answers.
+
+    The base itself is compared with nothing.
+    """
 
     checkpoint: str
     task: str
     metrics: dict[MetricName, Score]
     agreement: float
-    letters: dict[str, int] | None = None
+    letter_hist: dict[str, int] | None = None
     vs_base: Comparison | None = None
 
 
-class QuadrantRow(Strict):
-    """The unweighted mean over a quadrant's tasks of one role."""
+class QuadrantRow(Delta):
+    """The unweighted mean over a quadrant's tasks of one role, against the base's."""
 
     checkpoint: str
     quadrant: str
@@ -99,16 +102,14 @@ class QuadrantRow(Strict):
     tasks: tuple[str, ...]
     mean: float
     likelihood_mean: float
-    vs_base: Delta | None = None
-    likelihood_delta: float | None = None
+    likelihood_delta: float
 
 
 class OriginalNew(Strict):
     """Original tasks against new ones: means, H-score, and the share of the base that was retained.
 
     `gain` is the mean delta on the new tasks; `mean_delta` and `worst_delta` are over the quadrants
-    of the original tasks; `dominated_by` names a checkpoint that gains as much and keeps as much,
-    and more of one.
+    of the original tasks.
     """
 
     checkpoint: str
@@ -120,7 +121,15 @@ class OriginalNew(Strict):
     mean_delta: float | None
     worst_delta: float | None
     worst_quadrant: str | None
-    dominated_by: str | None = None
+
+
+class ParetoPoint(Strict):
+    """Gain against worst loss; `dominated_by` gains and keeps as much, and more of one."""
+
+    checkpoint: str
+    gain: float
+    worst_delta: float
+    dominated_by: str | None
 
 
 class Finding(Strict):
@@ -137,11 +146,15 @@ class Results(Strict):
     margin: float
     resamples: int
     quadrant_mean: Literal["macro"] = "macro"
+    ci_method: Literal["paired_cluster_bayesian_bootstrap"] = "paired_cluster_bayesian_bootstrap"
+    p_method: Literal["mcnemar_midp"] = "mcnemar_midp"
+    score_ci_method: Literal["wilson"] = "wilson"
     checkpoints: tuple[CheckpointRow, ...]
     tasks: tuple[TaskRow, ...]
     cells: tuple[Cell, ...]
     quadrants: tuple[QuadrantRow, ...]
     original_new: tuple[OriginalNew, ...]
+    pareto: tuple[ParetoPoint, ...]
     findings: tuple[Finding, ...] = ()
 
     @property

@@ -15,6 +15,7 @@ from mllmtool.evaluation.results import (
     Comparison,
     Delta,
     OriginalNew,
+    ParetoPoint,
     QuadrantRow,
     Results,
     Score,
@@ -115,6 +116,10 @@ class _Scoring:
         quadrants = [
             row for quadrant in QUADRANTS for role in ROLES for row in self._rows(quadrant, role)
         ]
+        balances = tuple(
+            self._balance(column, row.label, quadrants)
+            for column, row in enumerate(self.checkpoints)
+        )
         return Results(
             margin=self.settings.margin,
             resamples=self.settings.resamples,
@@ -122,24 +127,26 @@ class _Scoring:
             tasks=tuple(_task_row(one) for one in self.tasks),
             cells=tuple(_adjusted(cells)),
             quadrants=tuple(quadrants),
-            original_new=tuple(self._balances(quadrants)),
+            original_new=balances,
+            pareto=tuple(_pareto(balances)),
         )
 
     def _resample(self, one: TaskAnswers) -> Resamples:
-        """Resampled deltas of a task, (resamples, checkpoints but the base)."""
+        """Resampled deltas of a task, (resamples, checkpoints)."""
         scores = self.primary[one.task.name]
         drawn = bootstrap(
-            scores[:, 1:] - scores[:, :1],
+            scores - scores[:, :1],
             one.clusters,
             f"unseen/{one.task.name}",
             self.settings.stream_seed,
             self.settings.resamples,
         )
-        differs = np.array([not row.same_as_base for row in self.checkpoints[1:]], dtype=float)
-        return Resamples(drawn.low * differs, drawn.high * differs)
+        base = self.checkpoints[0]
+        differs = [float(row != base and not row.same_as_base) for row in self.checkpoints]
+        return Resamples(drawn.low * np.array(differs), drawn.high * np.array(differs))
 
     def _deltas(self, names: Sequence[str]) -> list[Delta]:
-        """Macro mean deltas over tasks, one a checkpoint but the base."""
+        """Macro mean deltas over tasks, one a checkpoint."""
         means = np.mean([self.primary[name].mean(0) for name in names], axis=0)
         drawn = Resamples(
             np.mean([self.resamples[name].low for name in names], axis=0),
@@ -152,12 +159,12 @@ class _Scoring:
                 bounds=bound,
                 verdict=verdict(bound, self.settings.margin),
             )
-            for mean, ci, bound in zip(means[1:], interval(drawn), bounds(drawn), strict=True)
+            for mean, ci, bound in zip(means, interval(drawn), bounds(drawn), strict=True)
         ]
 
     def _cells(self, one: TaskAnswers) -> Iterator[Cell]:
         name = one.task.name
-        deltas: list[Delta | None] = [None, *self._deltas([name])]
+        deltas = self._deltas([name])
         for column, (row, delta) in enumerate(zip(self.checkpoints, deltas, strict=True)):
             answered = one.answers[row.label]
             letter = one.task.file.answer == "letter"
@@ -166,8 +173,8 @@ class _Scoring:
                 task=name,
                 metrics=_metrics(one, answered),
                 agreement=agreement(answered),
-                letters=letter_histogram(answered) if letter else None,
-                vs_base=self._comparison(name, column, delta) if delta else None,
+                letter_hist=letter_histogram(answered) if letter else None,
+                vs_base=self._comparison(name, column, delta) if column else None,
             )
 
     def _comparison(self, name: str, column: int, delta: Delta) -> Comparison:
@@ -191,9 +198,11 @@ class _Scoring:
             return
         means = np.mean([self.primary[name].mean(0) for name in names], axis=0)
         likely = np.mean([self.likelihood[name].mean(0) for name in names], axis=0)
-        deltas: list[Delta | None] = [None, *self._deltas(names)]
-        for column, (row, delta) in enumerate(zip(self.checkpoints, deltas, strict=True)):
+        for column, (row, delta) in enumerate(
+            zip(self.checkpoints, self._deltas(names), strict=True)
+        ):
             yield QuadrantRow(
+                **dict(delta),
                 checkpoint=row.label,
                 quadrant=quadrant.name,
                 text=quadrant.text,
@@ -202,23 +211,8 @@ class _Scoring:
                 tasks=tuple(names),
                 mean=float(means[column]),
                 likelihood_mean=float(likely[column]),
-                vs_base=delta,
-                likelihood_delta=float(likely[column] - likely[0]) if delta else None,
+                likelihood_delta=float(likely[column] - likely[0]),
             )
-
-    def _balances(self, quadrants: Sequence[QuadrantRow]) -> Iterator[OriginalNew]:
-        rows = [
-            self._balance(column, row.label, quadrants)
-            for column, row in enumerate(self.checkpoints)
-        ]
-        points = {
-            row.checkpoint: (row.gain, row.worst_delta)
-            for row in rows
-            if row.gain is not None and row.worst_delta is not None
-        }
-        beaten = dominated(points)
-        for row in rows:
-            yield row.model_copy(update={"dominated_by": beaten.get(row.checkpoint)})
 
     def _balance(self, column: int, label: str, quadrants: Sequence[QuadrantRow]) -> OriginalNew:
         means = {name: scores.mean(0) for name, scores in self.primary.items()}
@@ -231,7 +225,7 @@ class _Scoring:
         new = [float(means[name][column]) for name in roles["new"]]
         start = [float(means[name][0]) for name in roles["new"]]
         deltas = {
-            row.quadrant: row.vs_base.delta if row.vs_base else 0.0
+            row.quadrant: row.delta
             for row in quadrants
             if (row.checkpoint, row.role) == (label, "original")
         }
@@ -257,6 +251,19 @@ def _metrics(one: TaskAnswers, answered: Sequence[Answered]) -> dict[MetricName,
         if form in metric.forms
     }
     return {name: Score(value=hits / total, ci=wilson(hits, total)) for name, hits in sums.items()}
+
+
+def _pareto(balances: Sequence[OriginalNew]) -> Iterator[ParetoPoint]:
+    points = {
+        row.checkpoint: (row.gain, row.worst_delta)
+        for row in balances
+        if row.gain is not None and row.worst_delta is not None
+    }
+    beaten = dominated(points)
+    for label, (gain, worst) in points.items():
+        yield ParetoPoint(
+            checkpoint=label, gain=gain, worst_delta=worst, dominated_by=beaten[label]
+        )
 
 
 def _adjusted(cells: Sequence[Cell]) -> Iterator[Cell]:

@@ -73,7 +73,7 @@ def _matrix(results: Results) -> Iterator[str]:
     yield _row(results.base.label, [percent(base[name].mean) for name in names])
     for row in results.others:
         cells = results.matrix(row.label)
-        yield _row(row.label, [_delta(cells[name].vs_base) for name in names])
+        yield _row(row.label, [_delta(cells[name]) for name in names])
     yield ""
 
 

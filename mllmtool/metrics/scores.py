@@ -102,8 +102,8 @@ def agreement(answered: Sequence[Answered]) -> float:
 
 
 def letter_histogram(answered: Sequence[Answered]) -> dict[str, int]:
-    """How often each letter was chosen; `none` where no choice could be read."""
-    counts = dict.fromkeys([*LETTERS[: max(len(one.options) for one in answered)], "none"], 0)
+    """How often each letter was chosen; `null` where no choice could be read."""
+    counts = dict.fromkeys([*LETTERS[: max(len(one.options) for one in answered)], "null"], 0)
     for one in answered:
-        counts["none" if one.chosen.index is None else LETTERS[one.chosen.index]] += 1
+        counts["null" if one.chosen.index is None else LETTERS[one.chosen.index]] += 1
     return counts

@@ -15,7 +15,7 @@ def sweep(**rows: tuple[int, int, int]) -> Results:
     """Right answers of each checkpoint: on the new task, on an old one, and there by likelihood."""
     rows = {"base": (40, 360, 360), **rows}
     made = [
-        checkpoint("base"),
+        checkpoint("base", same_as_base=True),
         *(
             checkpoint(
                 label,
@@ -94,7 +94,7 @@ def test_a_copy_of_the_base_is_no_finding() -> None:
     results = results_of(
         task_answers("n", "id/id", {"base": "10", "copy": "10"}, role="new"),
         task_answers("t", "ood/id", {"base": "10", "copy": "10"}),
-        rows=[checkpoint("base"), checkpoint("copy", same_as_base=True)],
+        rows=[checkpoint("base", same_as_base=True), checkpoint("copy", same_as_base=True)],
     )
     assert find(results) == ()
 

@@ -55,7 +55,7 @@ def hostile(one: TaskAnswers, folder: Path) -> TaskAnswers:
 
 def results_for(tasks: list[TaskAnswers]) -> Results:
     rows = [
-        checkpoint("base"),
+        checkpoint("base", same_as_base=True),
         checkpoint("ft", made_by="finetune"),
         checkpoint("mix", made_by="fuse wise-ft", interpolates="sha of ft", weight=0.5),
     ]

@@ -106,7 +106,7 @@ def test_agreement_and_letters_by_hand() -> None:
         Answered("letter", OPTIONS[:2], 1, "B", (-2.0, -1.0)),  # B, B
     ]
     assert agreement(rows) == 0.5
-    assert letter_histogram(rows) == {"A": 1, "B": 2, "C": 0, "D": 0, "none": 1}
+    assert letter_histogram(rows) == {"A": 1, "B": 2, "C": 0, "D": 0, "null": 1}
 
 
 def test_every_form_has_a_primary_metric_of_its_own() -> None:
