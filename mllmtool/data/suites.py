@@ -22,6 +22,7 @@ from mllmtool.data.samples import (
     Message,
     Sample,
     image_path,
+    images_root,
     parse_line,
     read_jsonl,
 )
@@ -135,11 +136,11 @@ class Task:
         """The items' JSONL."""
         return self.path.parent / self.file.items
 
-    @property
+    @cached_property
     def root(self) -> Path:
         """The folder that every image lies under."""
         if self.file.image_root is None:
-            return self.items_path.parent
+            return images_root(self.items_path)
         return self.path.parent / self.file.image_root
 
     def images(self, item: Item) -> tuple[Path, ...]:

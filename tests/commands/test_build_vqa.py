@@ -12,7 +12,7 @@ from PIL import Image
 
 from mllmtool.data.choices import Labelled, distracted, question
 from mllmtool.data.samples import images_root, read_samples
-from mllmtool.data.suites import Item
+from mllmtool.data.suites import Item, read_suite
 
 ANIMALS = {"cat": 4, "dog": 5, "eel": 3, "fly": 6, "gnu": 2}
 
@@ -321,3 +321,14 @@ def test_a_distractor_set_of_a_folder(tmp_path: Path, animals: Path) -> None:
     done = mllmtool("build-vqa", *argv)
     message = f"--distract: needs --images ITEMS.jsonl, and {animals} is a folder"
     assert (done.status, done.err) == (2, f"mllmtool: {message}\n")
+
+
+def test_a_task_finds_the_images_of_items_that_were_built(tmp_path: Path, animals: Path) -> None:
+    build(tmp_path / "vqa", "--images", animals)
+    (tmp_path / "vqa/task.yaml").write_text(
+        "schema: mllmtool.task/1\nname: animals\nitems: items.jsonl\nrole: new\ntype: mcq\n"
+        "answer: letter\nquadrant: {text: id, image: id}\n"
+    )
+    (tmp_path / "suite.yaml").write_text("schema: mllmtool.suite/1\ntasks: [vqa/task.yaml]\n")
+    (task,) = read_suite(tmp_path / "suite.yaml").tasks
+    assert all(task.images(item)[0].is_file() for item in task.items)
