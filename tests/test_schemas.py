@@ -1,4 +1,4 @@
-"""The JSON Schemas that ship with the package are those of the configs.
+"""The JSON Schemas that ship with the package are those of configs, files and reports.
 
 `pytest tests/test_schemas.py --regenerate` writes them again.
 """
@@ -13,6 +13,9 @@ from pydantic import BaseModel
 import mllmtool
 from mllmtool.cli import COMMANDS
 from mllmtool.data.samples import Sample
+from mllmtool.data.suites import Item, SuiteFile, TaskFile
+from mllmtool.evaluation.predictions import Prediction
+from mllmtool.evaluation.results import Results
 from mllmtool.reports import Report
 
 SCHEMAS = Path(mllmtool.__file__).parent / "schemas"
@@ -20,6 +23,11 @@ MODELS: dict[str, type[BaseModel]] = {
     **{name.replace(" ", "-"): row.config for name, row in COMMANDS.items()},
     "sample": Sample,
     "report": Report,
+    "suite": SuiteFile,
+    "task": TaskFile,
+    "item": Item,
+    "prediction": Prediction,
+    "eval-matrix-results": Results,
 }
 
 
