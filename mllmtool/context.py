@@ -20,6 +20,7 @@ from rich.progress import Progress
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+PACE = 5.0  # seconds between lines of progress, at least
 
 
 def is_main_process() -> bool:
@@ -68,9 +69,10 @@ class Context:
 
 
 def _lines(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
-    started, tenth = time.monotonic(), 0
+    started, tenth, next_line = time.monotonic(), 0, PACE
     for done, item in enumerate(items, start=1):
         yield item
-        if total and done * 10 // total > tenth:
-            tenth = done * 10 // total
-            log.info("%s: %d of %d, %.0f s", label, done, total, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        if total and done * 10 // total > tenth and seconds >= next_line:
+            tenth, next_line = done * 10 // total, seconds + PACE
+            log.info("%s: %d of %d, %.0f s", label, done, total, seconds)

@@ -1,6 +1,9 @@
 """Named random streams, warnings, progress."""
 
+import hashlib
+import itertools
 import logging
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -16,8 +19,6 @@ def test_a_stream_by_hand() -> None:
 
 
 def _sha(text: str) -> bytes:
-    import hashlib
-
     return hashlib.sha256(text.encode()).digest()
 
 
@@ -29,11 +30,24 @@ def test_streams_are_repeatable_and_apart(seed: int, one: str, two: str) -> None
     assert 0 <= context.stream_seed(one) < 2**63
 
 
-def test_progress_says_a_line_each_tenth(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="mllmtool"):
+def progress_of(seconds_an_item: float, caplog: pytest.LogCaptureFixture) -> list[str]:
+    clock = itertools.count(0.0, seconds_an_item)
+    with (
+        caplog.at_level(logging.INFO, logger="mllmtool"),
+        mock.patch("mllmtool.context.time.monotonic", lambda: next(clock)),
+    ):
         assert list(Context().track(range(20), "work")) == list(range(20))
-    assert len(caplog.messages) == 10
-    assert caplog.messages[0].startswith("work: 2 of 20, ")
+    return caplog.messages
+
+
+def test_progress_says_a_line_each_tenth(caplog: pytest.LogCaptureFixture) -> None:
+    lines = progress_of(10.0, caplog)
+    assert len(lines) == 10
+    assert lines[:2] == ["work: 2 of 20, 20 s", "work: 4 of 20, 40 s"]
+
+
+def test_progress_of_quick_work_is_a_line_in_five_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    assert progress_of(0.5, caplog) == ["work: 10 of 20, 5 s", "work: 20 of 20, 10 s"]
 
 
 def test_quiet_progress_says_nothing(caplog: pytest.LogCaptureFixture) -> None:

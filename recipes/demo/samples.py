@@ -211,9 +211,11 @@ def next_digit(row: Row, rng: random.Random) -> Ask:
 # Samples in all, and the share of each source, of every mixed file.
 #
 # Reading options is learned last and hardest: at 1 million parameters it stays at chance for a
-# thousand steps when it is asked of 240 words at once. So stage 1 lets a text-only lookup among
-# ten words make the circuit while names are learned, and stage 2 asks for it of everything.
+# thousand steps when it is asked of 240 words at once. So in stage 0 a text-only lookup among ten
+# words makes the circuit, stage 1 keeps it while names are learned, and stage 2 asks for it of
+# everything.
 MIXES: dict[str, tuple[int, dict[str, float]]] = {
+    "stage-0": (20_000, {"find-digit": 0.5, "copy-digit": 0.5}),
     "stage-1": (
         40_000,
         {
