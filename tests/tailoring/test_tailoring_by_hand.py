@@ -91,8 +91,8 @@ def test_anchored_dense_is_regression_mean() -> None:
 
 
 def test_embedding_rows_by_token_counts() -> None:
-    # row v moves by c_t / (c_t + lambda c_a) of its change: 3/4 / (3/4 + 1/4) and 1/4 / (1/4 + 3/4);
-    # a token that neither set has stays at the base
+    # row v moves by c_t / (c_t + lambda c_a) of its change: 3/4 of it, and 1/4; a token that
+    # neither set has stays at the base
     task, anchor = (
         Moment(torch.tensor(counts, dtype=F64)[:, None], tokens=4)
         for counts in ([0.75, 0.25, 0.0], [0.25, 0.75, 0.0])

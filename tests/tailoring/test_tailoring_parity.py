@@ -42,7 +42,7 @@ def test_decoration_against_least_squares(density: float, weight: float) -> None
 def slow_mask(layer: Layer, density: float, salience_weight: float) -> Array:
     """Fused score entry by entry, then the best entries by sorting."""
     inputs, change = layer.task.numpy(), layer.change.numpy()
-    hessian = sum(np.outer(x, x) for x in inputs) / len(inputs)
+    hessian = np.mean([np.outer(x, x) for x in inputs], axis=0)
     hessian = hessian + 0.01 * np.trace(hessian) / len(hessian) * np.eye(len(hessian))
     inverse = np.linalg.inv(hessian)
     score = np.empty_like(change)
