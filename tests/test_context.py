@@ -34,7 +34,7 @@ def progress_of(seconds_an_item: float, caplog: pytest.LogCaptureFixture) -> lis
     clock = itertools.count(0.0, seconds_an_item)
     with (
         caplog.at_level(logging.INFO, logger="mllmtool"),
-        mock.patch("mllmtool.context.time.monotonic", lambda: next(clock)),
+        mock.patch("mllmtool.context.time.monotonic", side_effect=clock),
     ):
         assert list(Context().track(range(20), "work")) == list(range(20))
     return caplog.messages
