@@ -1,0 +1,54 @@
+"""bfloat16 by hand against torch, and the type that is computed with."""
+
+import numpy as np
+import pytest
+import torch
+
+from mllmtool.checkpoints.dtypes import DTYPES, LAYOUT, finite, narrow, widen, working_dtype
+
+
+def test_every_bfloat16_widens_as_in_torch() -> None:
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    theirs = torch.from_numpy(bits).view(torch.bfloat16).float().numpy()
+    for dtype in (np.float32, np.float64):
+        ours = widen(bits, "BF16", dtype)
+        assert ours.dtype == dtype
+        assert np.array_equal(ours, theirs, equal_nan=True)
+        assert np.array_equal(np.signbit(ours), np.signbit(theirs))
+
+
+@pytest.mark.parametrize("name", ["BF16", "F16", "F32", "F64"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_narrowing_rounds_as_in_torch(name: str, dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 1 << 32, 100_000, dtype=np.uint32)
+    halves = np.arange(0, 1 << 16, 7, dtype=np.uint32) << 16 | 0x8000  # half way in bfloat16
+    values = np.concatenate([bits, halves]).view(np.float32)
+    values = values[np.isfinite(values)].astype(dtype)
+    theirs = torch.from_numpy(values).to(DTYPES[name].torch).view(-1)
+    ours = narrow(values, name)
+    assert ours.tobytes() == theirs.view(torch.uint8).numpy().tobytes()
+
+
+def test_narrowing_undoes_widening() -> None:
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    bits = bits[(bits & 0x7F80) != 0x7F80]
+    assert np.array_equal(narrow(widen(bits, "BF16", np.float64), "BF16"), bits)
+
+
+def test_finite_tells_every_bfloat16() -> None:
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    theirs = torch.isfinite(torch.from_numpy(bits).view(torch.bfloat16))
+    assert finite(bits[theirs.numpy()], "BF16")
+    assert not any(finite(bits[i : i + 1], "BF16") for i in np.flatnonzero(~theirs.numpy()))
+
+
+def test_numbers_are_computed_with_wider_than_they_are_stored() -> None:
+    assert working_dtype(["BF16", "F16"]) is np.float32
+    assert working_dtype(["BF16", "F32"]) is np.float64
+    assert working_dtype(["F64"]) is np.float64
+
+
+def test_the_widest_dtypes_are_laid_out_first() -> None:
+    sizes = [DTYPES[name].stored.itemsize for name in sorted(LAYOUT, key=LAYOUT.__getitem__)]
+    assert sizes == sorted(sizes, reverse=True)
