@@ -1,6 +1,6 @@
 """Training samples, all checked before the first step, and the order in which they are seen."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ def read_examples(
 ) -> Examples:
     """Read and encode every sample; `positions` is how many tokens the model can place.
 
+    Of images only the headers are read here.
+
     Raises:
         DataError: a sample is wrong; it names `file:line` of up to three and how many there are.
     """
@@ -42,9 +44,7 @@ def read_examples(
     samples, places, problems = [], [], []
     for place, sample in context.track(locate_samples(config.samples), "samples read"):
         try:
-            row = encoder.train_row(sample, root)
-            encoder.preload(row)
-            _check_length(row, config.max_length, positions)
+            _check_length(encoder.train_row(sample, root), config.max_length, positions)
         except DataError as error:
             problems.append(f"{place}: {error}")
         samples.append(sample)
@@ -54,6 +54,22 @@ def read_examples(
     if not samples:
         raise DataError(f"{config.samples}: holds no samples")
     return Examples(tuple(samples), tuple(places), root)
+
+
+def preload(examples: Examples, encoder: Encoder, wanted: Iterable[int]) -> None:
+    """Decode the images of the wanted samples, as many as memory for pixels holds.
+
+    Raises:
+        DataError: an image is broken; as `read_examples`.
+    """
+    problems = []
+    for index in wanted:
+        try:
+            encoder.preload(encoder.train_row(examples.samples[index], examples.root))
+        except DataError as error:
+            problems.append(f"{examples.places[index]}: {error}")
+    if problems:
+        raise DataError(some(problems))
 
 
 def source_of(sample: Sample) -> str | None:
@@ -77,6 +93,11 @@ class Order(Dataset[int]):
 
     def __len__(self) -> int:
         return self._total
+
+    def visited(self) -> list[int]:
+        """The samples that are seen at all, once each."""
+        once = min(self._total, self._num_samples)
+        return sorted(self[index] for index in range(once))
 
     def __getitem__(self, index: int) -> int:
         """The number of the sample at `index`."""

@@ -18,7 +18,7 @@ from mllmtool.models.encoding import Encoder
 from mllmtool.models.loading import disk_names, load_model
 from mllmtool.models.parts import partition
 from mllmtool.reports import file_sha256
-from mllmtool.training.examples import Examples, read_examples
+from mllmtool.training.examples import Examples, Order, preload, read_examples
 from mllmtool.training.selection import select
 
 # Keys that may differ between a run and the one that goes on from its states: paths whose contents
@@ -52,6 +52,7 @@ class Job:
     parts: dict[str, Part]
     targets: dict[Part, list[str]]
     length: Length
+    order: Order
     identity: dict[str, Any]
 
     @property
@@ -74,6 +75,9 @@ def prepare(config: FinetuneConfig, context: Context) -> Job:
     text = model.config.get_text_config()
     positions = getattr(text, "max_position_embeddings", None)
     examples = read_examples(config, encoder, positions, context)
+    length = run_length(config, len(examples.samples))
+    order = Order(len(examples.samples), length.steps * config.batch, context)
+    preload(examples, encoder, order.visited())
     names, parts = disk_names(model, base), partition(model)
     _check_forward(model, encoder, examples)
     return Job(
@@ -85,7 +89,8 @@ def prepare(config: FinetuneConfig, context: Context) -> Job:
         names=names,
         parts=parts,
         targets=select(model, parts, config, context.stream_seed("lora")),
-        length=run_length(config, len(examples.samples)),
+        length=length,
+        order=order,
         identity={
             **config.model_dump(mode="json", exclude=UNIDENTIFYING),
             "seed": context.seed,

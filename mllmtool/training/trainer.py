@@ -27,7 +27,7 @@ from transformers import (
 from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.context import Context
 from mllmtool.errors import CheckpointError, NumericError
-from mllmtool.training.examples import Collator, Order
+from mllmtool.training.examples import Collator
 from mllmtool.training.job import Job, Length
 from mllmtool.training.losses import Ledger, learning_places, token_losses
 from mllmtool.training.selection import trainable
@@ -43,11 +43,10 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
 
     def __init__(self, job: Job, context: Context, states: Path) -> None:
         args = arguments(job.config, job.length, states, context.stream_seed("dropout"))
-        total = job.length.steps * job.config.batch
         super().__init__(
             model=job.model,
             args=args,
-            train_dataset=Order(len(job.examples.samples), total, context),
+            train_dataset=job.order,
             data_collator=Collator(job.examples, job.encoder),
             callbacks=[Progress(context)],
         )

@@ -13,7 +13,14 @@ from mllmtool.context import Context
 from mllmtool.data.samples import Sample
 from mllmtool.errors import DataError
 from mllmtool.models.encoding import Encoder
-from mllmtool.training.examples import Collator, Examples, Order, read_examples, source_of
+from mllmtool.training.examples import (
+    Collator,
+    Examples,
+    Order,
+    preload,
+    read_examples,
+    source_of,
+)
 
 
 def config(samples: Path, **values: Any) -> FinetuneConfig:
@@ -91,9 +98,17 @@ def test_broken_picture_is_found_before_training(llava: Path, tmp_path: Path) ->
     samples = factories.colour_samples(tmp_path, number=3)
     picture = tmp_path / "images" / "1.png"
     picture.write_bytes(picture.read_bytes()[:200])
+    examples, encoder = read(samples, llava), Encoder.load(llava)
+    preload(examples, encoder, [0, 2])
     with pytest.raises(DataError) as caught:
-        read(samples, llava)
+        preload(examples, encoder, [0, 1, 2])
     assert str(caught.value).startswith(f"{samples}:2: {picture}: is not a readable image: ")
+
+
+def test_samples_that_a_short_run_sees() -> None:
+    order = Order(10, 4, Context(seed=0))
+    assert order.visited() == sorted(order[index] for index in range(4))
+    assert Order(10, 25, Context(seed=0)).visited() == list(range(10))
 
 
 @pytest.mark.parametrize(
