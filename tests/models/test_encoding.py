@@ -9,11 +9,26 @@ import torch
 import transformers
 from PIL import Image
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from mllmtool.data.samples import Sample, read_samples
 from mllmtool.errors import CheckpointError, DataError
 from mllmtool.models.encoding import IGNORED, Encoder
 from mllmtool.models.loading import load_model
+
+# Of llava-hf/llava-1.5-7b-hf.
+HUB_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] != 'system' %}"
+    "{{ message['role'].upper() + ': '}}{% endif %}{# Render all images first #}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "{{ '<image>\n' }}{% endfor %}{# Render all text next #}"
+    "{% if message['role'] != 'assistant' %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{{ content['text'] + ' '}}{% endfor %}{% else %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{% generation %}{{ content['text'] + ' '}}{% endgeneration %}{% endfor %}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
 
 # As the tiny LLaVA's, for text, with the marks that few templates have.
 MARKED_TEMPLATE = """\
@@ -141,6 +156,32 @@ def test_template_without_an_end_token_still_learns_to_stop(llava: Path) -> None
     encoder.processor.chat_template = factories.LLAVA_TEMPLATE.replace("{{ eos_token }}", "")
     row = encoder.train_row(sample("Name a colour.", "red"), Path())
     assert learnt(encoder, row.labels) == [" red", "</s>"]
+
+
+def test_as_llava_1_5_on_the_hub(llava: Path, colours: Path) -> None:
+    """Its template writes no end token, its tokenizer marks words as SentencePiece does, adds BOS.
+
+    The original trains on "USER: question ASSISTANT: answer</s>", answer and end learnt.
+    """
+    processor = transformers.AutoProcessor.from_pretrained(llava)
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    bpe.decoder = decoders.Metaspace(prepend_scheme="first")
+    special = list(factories.SPECIAL)
+    trainer = trainers.BpeTrainer(vocab_size=384, special_tokens=special, show_progress=False)
+    bpe.train_from_iterator([text.replace("\n", " ") for text in factories.CORPUS * 3], trainer)
+    bpe.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", bpe.token_to_id("<s>"))]
+    )
+    processor.tokenizer._tokenizer = bpe
+    processor.chat_template = HUB_TEMPLATE
+    encoder = Encoder(processor.tokenizer, processor, ["</s>"])
+    row = encoder.train_row(next(iter(read_samples(colours))), colours.parent)
+    pieces = [bpe.id_to_token(token) for token in row.ids.tolist()]
+    assert pieces[0] == "<s>"
+    assert pieces.count("<image>") == 16
+    learnt_pieces = [bpe.id_to_token(t) for t in row.labels[row.labels != IGNORED].tolist()]
+    assert learnt_pieces == ["▁red", "</s>"]
 
 
 def test_options_are_scored_after_what_all_share_with_the_prompt(encoder: Encoder) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from mllmtool.checkpoints import Checkpoint
@@ -104,6 +105,27 @@ def test_config_that_transformers_refuses(llava: Path, tmp_path: Path) -> None:
     (path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"transformers cannot load it: .*hidden_size"):
         load_model(path)
+
+
+def test_tensors_that_memory_fuses_are_not_served(tmp_path: Path) -> None:
+    config = transformers.MixtralConfig(
+        vocab_size=8,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_local_experts=2,
+    )
+    transformers.MixtralForCausalLM(config).save_pretrained(tmp_path)
+    model = transformers.MixtralForCausalLM.from_pretrained(tmp_path)
+    with pytest.raises(MismatchError) as caught:
+        disk_names(model, Checkpoint.open(tmp_path))
+    assert str(caught.value) == (
+        "model.layers.0.block_sparse_moe.experts.0.w1.weight: is one of several tensors of"
+        f" {tmp_path} that make up model.layers.0.mlp.experts.gate_up_proj; such checkpoints are"
+        " not served"
+    )
 
 
 def test_tensor_that_no_disk_name_makes_up(llava: Path, llama: Path) -> None:

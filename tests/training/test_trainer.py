@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.context import Context
 from mllmtool.data.samples import read_samples
-from mllmtool.errors import ConfigError, NumericError
+from mllmtool.errors import CheckpointError, ConfigError, NumericError
 from mllmtool.models.encoding import IGNORED, Encoder
 from mllmtool.models.loading import load_model
 from mllmtool.training.examples import Order
 from mllmtool.training.job import prepare, run_length
-from mllmtool.training.trainer import PartsTrainer
+from mllmtool.training.trainer import WEIGHTS, PartsTrainer
 
 
 def config(model: Path, samples: Path, **values: Any) -> FinetuneConfig:
@@ -125,6 +126,18 @@ def test_loss_that_is_not_finite_names_the_step(llama: Path, sums: Path, tmp_pat
         for step in (2, 3)
         for loss in ("nan", "inf")
     }
+
+
+def test_state_of_other_tensors_is_refused(llama: Path, sums: Path, tmp_path: Path) -> None:
+    settings = config(llama, sums, steps=2, save_every=1)
+    trainer = trained(settings, tmp_path)
+    state = tmp_path / "checkpoint-1"
+    tensors = load_file(state / WEIGHTS)
+    tensors["model.norm.scale"] = tensors.pop("model.norm.weight")
+    save_file(tensors, state / WEIGHTS)
+    with pytest.raises(CheckpointError) as caught:
+        trainer.train(resume_from_checkpoint=str(state))
+    assert str(caught.value) == f"{state}: its tensors are not those that learn; remove it"
 
 
 @pytest.mark.parametrize(
