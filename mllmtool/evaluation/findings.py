@@ -1,9 +1,8 @@
 """Sentences computed from the figures: what a reader should know after ten seconds."""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
-
-import numpy as np
 
 from mllmtool.evaluation.results import CheckpointRow, Finding, OriginalNew, QuadrantRow, Results
 from mllmtool.evaluation.wording import listed, percent, points, quadrant
@@ -59,11 +58,21 @@ def interpolations(results: Results) -> list[list[Point]]:
 
 
 def above(line: list[Point], point: Point) -> bool:
-    """Whether a point keeps more than interpolation does at the same gain; beyond it, no."""
-    ordered = sorted(line, key=lambda end: end.gain)
-    gains, worsts = [end.gain for end in ordered], [end.worst for end in ordered]
-    inside = gains[0] <= point.gain <= gains[-1]
-    return inside and point.worst > float(np.interp(point.gain, gains, worsts))
+    """Whether a point keeps more than interpolation does wherever it has the same gain."""
+    there = [
+        _between(start, end, point.gain)
+        for start, end in pairwise(line)
+        if min(start.gain, end.gain) <= point.gain <= max(start.gain, end.gain)
+    ]
+    return bool(there) and point.worst > max(there)
+
+
+def _between(start: Point, end: Point, gain: float) -> float:
+    """The worst delta on the straight line at a gain; on an upright one its upper end."""
+    if start.gain == end.gain:
+        return max(start.worst, end.worst)
+    share = (gain - start.gain) / (end.gain - start.gain)
+    return start.worst + share * (end.worst - start.worst)
 
 
 def _end(results: Results, tuned: str) -> list[CheckpointRow]:
@@ -74,7 +83,7 @@ def _best_trade(results: Results) -> Iterator[Finding]:
     for best in _best(results):
         row = results.balance(best.label)
         text = (
-            f"{best.label} is the best trade: {_gain(results, row)} on the new task,"
+            f"{best.label} is the best trade: {_gain(results, row)} on the {_new(results)},"
             f" {_worst(row)}, its worst quadrant"
         )
         yield Finding(kind="best trade", checkpoints=(best.label,), text=text)
@@ -94,7 +103,7 @@ def _gains_most(results: Results) -> Iterator[Finding]:
     for row in _extreme(results, lambda row: row.gain):
         if row.checkpoint in best or not row.gain or row.gain < 0:
             return
-        text = f"{row.checkpoint} gains most on the new task: {_gain(results, row)}"
+        text = f"{row.checkpoint} gains most on the {_new(results)}: {_gain(results, row)}"
         yield Finding(kind="gains most", checkpoints=(row.checkpoint,), text=text)
 
 
@@ -178,6 +187,10 @@ def _row(results: Results, label: str, name: str) -> QuadrantRow:
 def _gain(results: Results, row: OriginalNew) -> str:
     before = results.balance(results.base.label).new
     return f"{points(row.gain)} ({percent(before)} to {percent(row.new)})"
+
+
+def _new(results: Results) -> str:
+    return "new task" if [task.role for task in results.tasks].count("new") == 1 else "new tasks"
 
 
 def _worst(row: OriginalNew) -> str:

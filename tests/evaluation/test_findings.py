@@ -119,6 +119,13 @@ def test_above_the_line(gain: float, worst: float, better: bool) -> None:
     assert above(line, Point("x", gain, worst)) is better
 
 
+def test_above_a_line_that_turns_back() -> None:
+    """At a gain of 0.5 it is at -0.3 on its way out and at -0.7 on its way back."""
+    line = [Point("base", 0, 0), Point("wise", 0.6, -0.36), Point("ft", 0.4, -1.04)]
+    assert not above(line, Point("x", 0.5, -0.5))
+    assert above(line, Point("x", 0.5, -0.29))
+
+
 def test_words() -> None:
     assert (percent(0.8315), percent(None), percent(0)) == ("83.2 %", "–", "0.0 %")
     assert (points(0.032), points(-0.0004), points(None)) == ("+3.2 pp", "0.0 pp", "–")

@@ -154,6 +154,11 @@ def test_without_checkpoints_or_new_tasks_there_is_less(tmp_path: Path) -> None:
     alone = results_of(task_answers("t", "id/id", {"base": "10"}))
     assert draw(alone, tmp_path) == []
     assert "matrix" not in markdown(alone, "t")
+    write_pages(alone, [task_answers("t", "id/id", {"base": "10"})], "t", tmp_path)
+    html = (tmp_path / "report.html").read_text()
+    assert "0 checkpoints against base" in html
+    assert "<figure" not in html
+    assert 'class="card"' not in html
     old = results_of(task_answers("t", "id/id", {"base": "10", "ft": "11"}))
     assert [path.name for path in draw(old, tmp_path)] == ["matrix.png", "forest.png"]
 
