@@ -11,6 +11,7 @@ from torch import nn
 from mllmtool.checkpoints import Checkpoint
 from mllmtool.context import Context
 from mllmtool.data.suites import Task
+from mllmtool.errors import DataError
 from mllmtool.evaluation.inference import Reader
 from mllmtool.evaluation.labelled import Labelled
 from mllmtool.evaluation.predictions import Prediction
@@ -73,7 +74,7 @@ def image_digests(task: Task) -> tuple[str, ...]:
     """For each item a hash of its images' bytes, in order; of its own name where it has none.
 
     Raises:
-        DataError: an image is missing or leads out of the image folder.
+        DataError: an image is missing, unreadable or leads out of the image folder.
     """
     return tuple(_digest(task.images(item)) or f"{task.name}/{item.id}" for item in task.items)
 
@@ -81,5 +82,8 @@ def image_digests(task: Task) -> tuple[str, ...]:
 def _digest(paths: Sequence[Path]) -> str:
     whole = hashlib.sha256()
     for path in paths:
-        whole.update(path.read_bytes())
+        try:
+            whole.update(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     return whole.hexdigest() if paths else ""
