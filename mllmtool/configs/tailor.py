@@ -50,8 +50,8 @@ class TailorConfig(Config):
     salience_weight: Annotated[
         Share | None,
         Field(
-            description="w of the fused score; 1 salience, 0 sensitivity (default 0.5; released:"
-            " 0.8)"
+            description="w of a Linear layer's fused score; 1 salience, 0 sensitivity (default"
+            " 0.5; released: 0.8)"
         ),
     ] = None
     damping: Annotated[float, Field(description="ridge as a share of the mean diagonal", gt=0)] = (

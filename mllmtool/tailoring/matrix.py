@@ -119,16 +119,19 @@ def _objective(matrix: Matrix, choices: Choices, damping: float) -> tuple[Moment
 
 
 def _score(matrix: Matrix, moment: Moment, optimum: Tensor, salience_weight: float) -> Tensor:
-    """The fused score, standardised over a row where rows share their inputs, else over a tensor.
+    """The fused score, standardised over each row of a weight and over the whole of a bias.
 
-    Rows of a lookup, and a bias, have units of their own: there a row says nothing.
+    Where rows do not share their input (lookups, tied heads) or there is one row (norms), salience
+    would compare entries that are used unequally often: there sensitivity alone decides.
     """
     sensitive = sensitivity(optimum, moment.factor.inverse_diagonal(optimum.shape))
+    if not moment.is_shared:
+        return sensitive
     tables = [
         torch.split(table, list(matrix.widths), dim=1) for table in (optimum.abs(), sensitive)
     ]
     scores = [
-        fused_score(first, second, salience_weight, moment.is_shared and first.shape[1] > 1)
+        fused_score(first, second, salience_weight, by_row=first.shape[1] > 1)
         for first, second in zip(*tables, strict=True)
     ]
     return torch.cat(scores, dim=1)
