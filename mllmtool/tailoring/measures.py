@@ -89,6 +89,9 @@ def caveats(
             for row, task in _tasks(rows)
             if task["tokens"] and task["solver"] == "mask-only"
         ],
+        "the solver stopped before it converged; raise --damping": [
+            row["tensors"][0] for row, task in _tasks(rows) if task["residual"] > 1e-2
+        ],
         "more than a third of their blocks were tuned; the more were, the less a repair after"
         " training holds": [
             f"{stack} ({row['tuned']} of {row['blocks']})"

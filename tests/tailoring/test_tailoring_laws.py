@@ -32,7 +32,7 @@ def test_the_exact_solution_is_the_set_form_of_optimal_brain_surgeon(
         gone = ~tailored.mask[row]
         inner = torch.linalg.solve(inverse[gone][:, gone], inverse[gone])
         expected = change - change[gone] @ inner
-        assert torch.allclose(tailored.change[row], expected, rtol=1e-4, atol=1e-6)
+        assert torch.allclose(tailored.change[row], expected, rtol=1e-2, atol=1e-4)
 
 
 @law
@@ -120,7 +120,7 @@ def test_the_scale_of_the_moments_does_not_matter(seed: int, density: float, fac
     choices = Choices(density, anchor_weight=1.0)
     ours, theirs = tailor(matrix, choices), tailor(scaled, choices)
     assert torch.equal(ours.mask, theirs.mask)
-    assert torch.allclose(ours.change, theirs.change, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(ours.change, theirs.change, rtol=1e-3, atol=1e-5)
 
 
 @law
@@ -130,9 +130,16 @@ def test_conjugate_gradients_agree_with_cholesky(seed: int, density: float) -> N
     damped = layer.matrix().task.damped(0.01, layer.change.shape)
     mask = tailor(layer.matrix(), Choices(density)).mask
     lost = damped.apply(torch.where(mask, 0.0, layer.change))
-    found, residual = conjugate_gradient(damped, lost, mask)
-    assert residual <= 1e-6
-    assert torch.allclose(found, cholesky(damped, lost, mask), rtol=1e-4, atol=1e-6)
+    exact = cholesky(damped, lost, mask)
+    found, residual = conjugate_gradient(damped, lost, mask, tolerance=1e-10)
+    assert residual <= 1e-10
+    assert torch.allclose(found, exact, rtol=1e-6, atol=1e-9)
+    # and where it stops by default it has all but reached the least error
+    quick, residual = conjugate_gradient(damped, lost, mask)
+    assert residual <= 1e-4
+    rest = torch.where(mask, 0.0, layer.change)
+    least = damped.energy(rest - exact)
+    assert least <= damped.energy(rest - quick) <= (1 + 1e-4) * least
 
 
 @law

@@ -36,7 +36,7 @@ def test_decoration_against_least_squares(density: float, weight: float) -> None
     layer = random_layer(11)
     found = tailor(layer.matrix(anchored=True), Choices(density, anchor_weight=weight))
     theirs = least_squares(layer, found.mask.numpy(), 0.01, weight)
-    np.testing.assert_allclose(found.change.numpy(), theirs, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.change.numpy(), theirs, rtol=1e-3, atol=1e-4)
 
 
 def slow_mask(layer: Layer, density: float, salience_weight: float) -> Array:
