@@ -4,8 +4,9 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,44 +49,48 @@ def execute(
     work = out.with_name(f".{out.name}.work")
     context = Context(seed=run.seed, quiet=run.quiet or not is_main_process(), work=work)
     started, clock = datetime.now(UTC), time.monotonic()
+    new_parents = [parent for parent in out.parents if not parent.exists()]
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        hidden.mkdir()
+        hidden.mkdir(parents=True)
         made = command(config, context, hidden)
         if not is_main_process():
             return out
-        seconds = round(time.monotonic() - clock, 3)
-        outputs = [
-            Artifact(role="output", path=str(path.relative_to(hidden)), sha256=file_sha256(path))
-            for path in sorted(hidden.rglob("*"))
-            if path.is_file()
-        ]
-        report = Report(
-            command=name,
-            version=__version__,
-            seed=run.seed,
-            config=config.model_dump(mode="json"),
-            inputs=made.inputs,
-            outputs=outputs,
-            results=made.results,
-            warnings=context.warnings,
-            run={
-                "out": str(out),
-                "started": started.isoformat(timespec="seconds"),
-                "seconds": seconds,
-                "python": platform.python_version(),
-                "host": platform.node(),
-                **made.run,
-            },
+        when = {
+            "out": str(out),
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - clock, 3),
+            "python": platform.python_version(),
+            "host": platform.node(),
+        }
+        write_report(
+            _report(name, config, context, hidden, replace(made, run=when | made.run)), hidden
         )
-        write_report(report, hidden)
         _replace(out, hidden)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error}") from error
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
+        _remove_empty(new_parents)
     shutil.rmtree(work, ignore_errors=True)
     return out
+
+
+def _report(name: str, config: Config, context: Context, hidden: Path, made: Made) -> Report:
+    return Report(
+        command=name,
+        version=__version__,
+        seed=context.seed,
+        config=config.model_dump(mode="json"),
+        inputs=made.inputs,
+        outputs=[
+            Artifact(role="output", path=str(path.relative_to(hidden)), sha256=file_sha256(path))
+            for path in sorted(hidden.rglob("*"))
+            if path.is_file()
+        ],
+        results=made.results,
+        warnings=context.warnings,
+        run=made.run,
+    )
 
 
 def output_path(config: Config, run: RunConfig) -> Path:
@@ -100,7 +105,26 @@ def output_path(config: Config, run: RunConfig) -> Path:
         raise OutputError(f"{out}: exists; choose another --out, or replace it with --overwrite")
     if not (out / REPORT_NAME).is_file() or out.is_symlink():
         raise OutputError(f"{out}: is not an output of mllmtool (no report.json); remove it first")
+    if any(_is_within(text, out) for text in _texts(config.model_dump(mode="json"))):
+        raise OutputError(f"{out}: is read by this command too; choose another --out")
     return out
+
+
+def _texts(values: Any) -> Iterator[str]:
+    """Every text in a config: among them are the paths that it reads."""
+    if isinstance(values, str):
+        yield values.rpartition("=")[2]  # LABEL=PATH
+    elif isinstance(values, dict):
+        yield from (text for value in values.values() for text in _texts(value))
+    elif isinstance(values, list):
+        yield from (text for value in values for text in _texts(value))
+
+
+def _is_within(text: str, out: Path) -> bool:
+    try:
+        return Path(text).exists() and Path(text).resolve().is_relative_to(out.resolve())
+    except (OSError, ValueError):  # a text that is no path
+        return False
 
 
 def _replace(out: Path, hidden: Path) -> None:
@@ -111,3 +135,10 @@ def _replace(out: Path, hidden: Path) -> None:
     out.rename(old)
     hidden.rename(out)
     shutil.rmtree(old)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove the folders made on the way that nothing came into, the deepest first."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()

@@ -107,3 +107,18 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     out = tmp_path / "file" / "out"
     with pytest.raises(OutputError, match="cannot be written"):
         execute("toy", toy, ToyConfig(), RunConfig(out=str(out)))
+
+
+def test_an_output_that_is_also_read_is_refused(tmp_path: Path) -> None:
+    out = execute("toy", toy, ToyConfig(), RunConfig(out=str(tmp_path / "out")))
+    for text in (str(out), f"label={out}", str(out / "made.txt")):
+        with pytest.raises(OutputError) as caught:
+            execute("toy", toy, ToyConfig(text=text), RunConfig(out=str(out), overwrite=True))
+        assert str(caught.value) == f"{out}: is read by this command too; choose another --out"
+    assert (out / "made.txt").read_text() == "hello"
+
+
+def test_a_failed_run_leaves_no_folder_on_the_way(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        execute("toy", interrupted, ToyConfig(), RunConfig(out=str(tmp_path / "a" / "b" / "out")))
+    assert list(tmp_path.iterdir()) == []
