@@ -3,7 +3,7 @@
     python recipes/demo/samples.py recipes/demo/data OUT
 
 OUT/images/*.png        the pictures, named by their id
-OUT/garment-name.jsonl  the fine-tuned task: which garment, answered with an option's letter
+OUT/garment-name.jsonl  the fine-tuned task: which garment of four, answered by the option's text
 OUT/digit-next.jsonl    a second task that the base has not seen, for multi-task fusion
 OUT/general.jsonl       what the base was trained on: the other half of a hybrid mix, anchors
 OUT/stage-*.jsonl       the base's curriculum, one file a stage
@@ -42,7 +42,8 @@ class Ask(NamedTuple):
 
 Draw = Callable[[random.Random], Ask]
 
-WHAT = "What is this?"  # the letter form's question on every kind of picture
+WHAT = "What is this?"  # asked with four options on every kind of picture, answered by text
+LETTER = "Which letter is it?"  # the same, answered by the option's letter
 NAME = "Name it."
 BOTH = "Name it, then its letter."
 NEXT = "What digit comes next?"
@@ -123,7 +124,7 @@ def kind_of(garment: str) -> str:
 
 
 def letters(question: str, options: Sequence[str]) -> str:
-    """The letter form: the question, then one line an option."""
+    """The question, then one line an option."""
     lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=True)]
     return "\n".join([question, *lines])
 
@@ -133,6 +134,13 @@ def shuffled(answer: str, pool: Sequence[str], rng: random.Random) -> list[str]:
     options = [answer, *rng.sample([name for name in pool if name != answer], 3)]
     rng.shuffle(options)
     return options
+
+
+def by_text(
+    image: str | None, question: str, answer: str, pool: Sequence[str], rng: random.Random
+) -> Ask:
+    """A question answered by the text of one of four options."""
+    return Ask(image, letters(question, shuffled(answer, pool, rng)), answer)
 
 
 def by_letter(
@@ -199,21 +207,21 @@ def write_training(data: Data, out: Path) -> None:
 
 def garment_names(rows: Sequence[Row], data: Data, rng: random.Random) -> list[Ask]:
     """The fine-tuned task, once for every picture."""
-    return [by_letter(r["id"], WHAT, r["class_name"], data.garment_names, rng) for r in rows]
+    return [by_text(r["id"], WHAT, r["class_name"], data.garment_names, rng) for r in rows]
 
 
 def next_digit(row: Row, rng: random.Random) -> Ask:
     """The second task."""
     answer = DIGITS[DIGITS.index(row["class_name"]) + 1]
-    return by_letter(row["id"], NEXT, answer, DIGITS, rng)
+    return by_text(row["id"], NEXT, answer, DIGITS, rng)
 
 
 # Samples in all, and the share of each source, of every mixed file.
 #
 # Reading options is learned last and hardest: at 1 million parameters it stays at chance for a
 # thousand steps when it is asked of 240 words at once. So in stage 0 a text-only lookup among ten
-# words makes the circuit, stage 1 keeps it while names are learned, and stage 2 asks for it of
-# everything.
+# words makes the circuit, stage 1 keeps it while names are learned, and stage 2 asks for the letter
+# of digits, and for the option's text of everything.
 MIXES: dict[str, tuple[int, dict[str, float]]] = {
     "stage-0": (20_000, {"find-digit": 0.5, "copy-digit": 0.5}),
     "stage-1": (
@@ -241,13 +249,12 @@ MIXES: dict[str, tuple[int, dict[str, float]]] = {
             "garment-facts": 0.09,
             "shapes": 0.13,
             "thing-facts": 0.02,
-            "find-all": 0.12,
-            "copy-all": 0.04,
-            "both-digit": 0.03,
-            "both-emoji": 0.06,
-            "digit-letter": 0.13,
-            "emoji-letter": 0.14,
-            "kind-letter": 0.03,
+            "find-digit": 0.06,
+            "both-digit": 0.06,
+            "digit-letter": 0.15,
+            "digit-choice": 0.12,
+            "emoji-choice": 0.13,
+            "kind-choice": 0.03,
         },
     ),
     "general": (
@@ -260,10 +267,10 @@ MIXES: dict[str, tuple[int, dict[str, float]]] = {
             "garment-facts": 0.14,
             "shapes": 0.16,
             "thing-facts": 0.02,
-            "find-all": 0.06,
-            "digit-letter": 0.12,
-            "emoji-letter": 0.14,
-            "kind-letter": 0.04,
+            "digit-letter": 0.08,
+            "digit-choice": 0.12,
+            "emoji-choice": 0.12,
+            "kind-choice": 0.04,
         },
     ),
 }
@@ -277,20 +284,18 @@ def general_sources(data: Data) -> dict[str, Draw]:
     return {
         "digit-open": draw(opened(digits)),
         "digit-facts": draw([ask for row in digits for ask in digit_facts(row)]),
-        "digit-letter": draw_letter(digits, DIGITS, words),
-        "both-digit": with_name(draw_letter(digits, DIGITS, words, BOTH)),
+        "digit-choice": draw_choice(digits, DIGITS, words),
+        "digit-letter": draw_letter(digits, DIGITS, LETTER),
+        "both-digit": with_name(draw_letter(digits, DIGITS, BOTH)),
         "emoji-open": draw(opened(data.seen_emoji)),
         "emoji-group": draw([Ask(row["id"], GROUP, row["group"]) for row in data.seen_emoji]),
-        "emoji-letter": draw_letter(data.seen_emoji, data.emoji_names, words),
-        "both-emoji": with_name(draw_letter(data.seen_emoji, data.emoji_names, words, BOTH)),
+        "emoji-choice": draw_choice(data.seen_emoji, data.emoji_names, words),
         "garment-facts": draw([ask for row in garments for ask in garment_facts(row)]),
-        "kind-letter": draw_kind(garments),
+        "kind-choice": draw_kind(garments),
         "shapes": draw([ask for row in shapes for ask in shape_questions(row)]),
         "thing-facts": draw(thing_facts(data)),
         "find-digit": draw_lookup("Find: ", DIGITS),
         "copy-digit": with_name(draw_lookup("Copy, then letter: ", DIGITS)),
-        "find-all": draw_lookup("Find: ", words),
-        "copy-all": with_name(draw_lookup("Copy, then letter: ", words)),
     }
 
 
@@ -304,25 +309,33 @@ def draw(asked: Sequence[Ask]) -> Draw:
     return lambda rng: rng.choice(asked)
 
 
-def draw_letter(
-    rows: Sequence[Row], pool: Sequence[str], words: Sequence[str], question: str = WHAT
-) -> Draw:
-    """The letter form, with three options of the same sort or, one time in four, of any."""
+def draw_choice(rows: Sequence[Row], pool: Sequence[str], words: Sequence[str]) -> Draw:
+    """What it is, with three options of the same sort or, one time in four, of any."""
 
     def ask(rng: random.Random) -> Ask:
         row = rng.choice(rows)
         options = pool if rng.random() < 0.75 else words
-        return by_letter(row["id"], question, row["class_name"], options, rng)
+        return by_text(row["id"], WHAT, row["class_name"], options, rng)
+
+    return ask
+
+
+def draw_letter(rows: Sequence[Row], pool: Sequence[str], question: str) -> Draw:
+    """The letter form, with three options of the same sort."""
+
+    def ask(rng: random.Random) -> Ask:
+        row = rng.choice(rows)
+        return by_letter(row["id"], question, row["class_name"], pool, rng)
 
     return ask
 
 
 def draw_kind(rows: Sequence[Row]) -> Draw:
-    """A garment's kind in the letter form."""
+    """A garment's kind, one of four."""
 
     def ask(rng: random.Random) -> Ask:
         row = rng.choice(rows)
-        return by_letter(row["id"], KIND, kind_of(row["class_name"]), list(KINDS), rng)
+        return by_text(row["id"], KIND, kind_of(row["class_name"]), list(KINDS), rng)
 
     return ask
 
@@ -396,14 +409,14 @@ class Task(NamedTuple):
 
     name: str
     quadrant: str  # text then image
-    form: str  # letter or text
+    form: str  # letter, choice (the options are shown, their text is the answer) or text
     items: list[Row]
     role: str = "original"
 
 
 def write_suites(data: Data, out: Path) -> None:
     """Write the tasks and the two suites."""
-    tasks = [*letter_tasks(data), *garment_tasks(data), *other_tasks(data)]
+    tasks = [*name_tasks(data), *garment_tasks(data), *other_tasks(data)]
     (out / "tasks").mkdir(parents=True, exist_ok=True)
     second = digit_next_task(data)
     for task in [*tasks, second]:
@@ -434,8 +447,8 @@ def write_task(task: Task, folder: Path) -> None:
         "quadrant": {"text": text, "image": image},
         "role": task.role,
         "type": "mcq",
-        "answer": task.form,
-        "prompt": "{question}\n{options}" if task.form == "letter" else "{question}",
+        "answer": "letter" if task.form == "letter" else "text",
+        "prompt": "{question}" if task.form == "text" else "{question}\n{options}",
         "options_style": "{letter}. {text}",
         "max_new_tokens": 4,
     }
@@ -457,15 +470,16 @@ def item(row: Row, question: str, options: Sequence[str], answer: str) -> Row:
     return found | ({"class_name": row["class_name"]} if "class_name" in row else {})
 
 
-def names(name: str, rows: Sequence[Row], pool: Sequence[str]) -> list[Row]:
-    """Letter items that ask what a picture shows."""
+def names(name: str, rows: Sequence[Row], pool: Sequence[str], question: str = WHAT) -> list[Row]:
+    """Items that ask which of four names a picture's is."""
     rng = random.Random(name)
     return [
-        item(row, WHAT, shuffled(row["class_name"], pool, rng), row["class_name"]) for row in rows
+        item(row, question, shuffled(row["class_name"], pool, rng), row["class_name"])
+        for row in rows
     ]
 
 
-def letter_tasks(data: Data) -> list[Task]:
+def name_tasks(data: Data) -> list[Task]:
     """The question of the fine-tuned task, on its own pictures and on others."""
     garments, digits = split(data.garments, "test"), split(data.digits, "test")
     scanned = [row for row in digits if row["source"] == "sklearn-digits"]
@@ -475,14 +489,14 @@ def letter_tasks(data: Data) -> list[Task]:
         Task(
             name="garment-name",
             quadrant="id/id",
-            form="letter",
+            form="choice",
             items=names("garment-name", garments, data.garment_names),
             role="new",
         ),
-        Task("digit-name", "id/ood", "letter", names("digit-name", scanned, DIGITS)),
-        Task("digit-font", "id/ood", "letter", names("digit-font", drawn, DIGITS)),
-        Task("emoji-seen", "id/ood", "letter", names("emoji-seen", data.seen_emoji, emoji)),
-        Task("emoji-unseen", "id/ood", "letter", names("emoji-unseen", data.unseen_emoji, emoji)),
+        Task("digit-name", "id/ood", "choice", names("digit-name", scanned, DIGITS)),
+        Task("digit-font", "id/ood", "choice", names("digit-font", drawn, DIGITS)),
+        Task("emoji-seen", "id/ood", "choice", names("emoji-seen", data.seen_emoji, emoji)),
+        Task("emoji-unseen", "id/ood", "choice", names("emoji-unseen", data.unseen_emoji, emoji)),
     ]
 
 
@@ -494,7 +508,7 @@ def garment_tasks(data: Data) -> list[Task]:
     others = [row for row in rows if kind_of(row["class_name"]) != "footwear"]
     others = random.Random("garment-feet").sample(others, len(feet))
     warm = [row for row in rows if row["class_name"] in WARM_WEATHER]
-    rng = random.Random("garment-kind-letter")
+    rng = random.Random("garment-kind-choice")
     return [
         Task(
             "garment-feet",
@@ -515,9 +529,9 @@ def garment_tasks(data: Data) -> list[Task]:
             [item(row, WARM, YES_NO, WARM_WEATHER[row["class_name"]]) for row in warm],
         ),
         Task(
-            "garment-kind-letter",
+            "garment-kind-choice",
             "ood/id",
-            "letter",
+            "choice",
             [
                 item(row, KIND, shuffled(kind_of(row["class_name"]), kinds, rng), kind)
                 for row in rows
@@ -539,6 +553,7 @@ def other_tasks(data: Data) -> list[Task]:
             "text",
             [item(row, NAME, DIGITS, row["class_name"]) for row in digits],
         ),
+        Task("digit-letter", "ood/ood", "letter", names("digit-letter", digits, DIGITS, LETTER)),
         Task(
             "digit-parity",
             "ood/ood",
@@ -585,7 +600,7 @@ def digit_next_task(data: Data) -> Task:
         if row["class_name"] != DIGITS[-1]:
             answer = DIGITS[DIGITS.index(row["class_name"]) + 1]
             items.append(item(row, NEXT, shuffled(answer, DIGITS, rng), answer))
-    return Task("digit-next", "ood/ood", "letter", items, role="new")
+    return Task("digit-next", "ood/ood", "choice", items, role="new")
 
 
 if __name__ == "__main__":
