@@ -102,9 +102,8 @@ class TaskFile(Strict):
     @model_validator(mode="after")
     def _templates(self) -> Self:
         fields = _fields("prompt", self.template, {"question", "options"})
-        if ("options" in fields) != (self.answer == "letter"):
-            verb = "lacks" if self.answer == "letter" else "shows"
-            raise ValueError(f"prompt: {verb} {{options}}, and answer is {self.answer}")
+        if self.answer == "letter" and "options" not in fields:
+            raise ValueError("prompt: lacks {options}, and answer is letter")
         _fields("options_style", self.options_style, {"letter", "text"})
         return self
 

@@ -136,10 +136,6 @@ TASK_MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"prompt": "{question}"}, "prompt: lacks {options}, and answer is letter"),
     (
-        {"answer": "text", "prompt": "{question}{options}"},
-        "prompt: shows {options}, and answer is text",
-    ),
-    (
         {"options_style": "{}. {text}"},
         "options_style: unknown field {}; fields are {letter}, {text}",
     ),
