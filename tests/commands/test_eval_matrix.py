@@ -1,6 +1,7 @@
 """`eval-matrix` from the suite to the report, and everything that it refuses."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -294,6 +295,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},  # threads as in here
     )
 
 
