@@ -68,6 +68,13 @@ def test_text_prompt_does_not_show_the_options() -> None:
     assert task.answers(ITEM) == ("cat", "dog")
 
 
+def test_text_prompt_may_show_the_options() -> None:
+    task = task_of(answer="text", prompt="{question} {options}", options_style="{text},")
+    (turn,) = task.sample(ITEM).messages
+    assert turn.content == "<image>\n<image>\nWhich? cat,\ndog,"
+    assert task.answers(ITEM) == ("cat", "dog")
+
+
 @given(st.text(alphabet="ab{}%$\\ \n", max_size=20))
 def test_what_an_item_says_is_no_template(question: str) -> None:
     item = ITEM.model_copy(update={"question": question, "images": ()})
