@@ -63,7 +63,8 @@ def notes(results: Results) -> Iterator[str]:
 def _findings(results: Results) -> Iterator[str]:
     for place, finding in enumerate(results.findings):
         yield from ("- " + finding.text + ".",) if place else (f"**{finding.text}.**", "")
-    yield ""
+    if results.findings[1:]:
+        yield ""
 
 
 def _matrix(results: Results) -> Iterator[str]:
