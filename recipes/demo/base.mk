@@ -11,7 +11,7 @@ BASE_TRAIN := --train vision=full --train projector=full --train language=full \
 
 base: $(BB)/stage-2/report.json  ## train the demo's base again and put it in demo/base
 	rm -rf demo/base
-	cp -r $(BB)/stage-2 demo/base
+	cp -r $(BB)/stage-2 demo/base && rm demo/base/report.json
 
 $(BB)/data/suite.yaml: demo/samples.py $(wildcard demo/data/*.parquet) | $(ENV)
 	$(PY) demo/samples.py demo/data $(BB)/data
