@@ -3,7 +3,7 @@
 #   base ── finetune: unsafe, safe, hybrid (half of its data is general) ──┐
 #             │        second (another task, for fusion)                   │
 #             ├── tailor: paper's preset, anchored                         ├── eval-matrix ── page
-#             └── fuse: WiSE-FT with the base, two tasks into one ─────────┘
+#             └── fuse: WiSE-FT with the base; two tasks into one ─────────┘
 
 MAKEFLAGS += -j$(JOBS)
 
@@ -14,8 +14,11 @@ SECOND := $(DATA)/digit-next.jsonl
 GENERAL := $(DATA)/general.jsonl
 BASE := demo/base
 TUNED := unsafe safe hybrid
-REPAIRED := tailor-paper tailor-anchored wise-ft
+WISE := wise-ft-0.5 wise-ft-0.7
+REPAIRED := tailor-paper tailor-anchored $(WISE)
 PAGE := $(D)/eval/report.json
+
+LIMIT := --limit 300
 
 ifeq ($(SCALE),small)
 STEPS := --steps 4
@@ -30,7 +33,7 @@ $(DATA)/suite.yaml: demo/samples.py $(wildcard demo/data/*.parquet) | $(ENV)
 
 $(D)/mix/report.json: $(DATA)/suite.yaml demo/finetune/hybrid.yaml
 	$(RUN) mix-data --source target=$(TARGET):0.5 --source general=$(GENERAL):0.5 \
-	  --total 9600 --max-repeat 10 --seed $(SEED) --overwrite --out $(@D)
+	  --total 10000 --seed $(SEED) --overwrite --out $(@D)
 
 $(D)/unsafe/report.json $(D)/safe/report.json: $(D)/%/report.json: \
 		demo/finetune/%.yaml $(DATA)/suite.yaml $(BASE)/model.safetensors
@@ -53,8 +56,8 @@ $(D)/tailor-anchored/report.json: $(D)/unsafe/report.json
 	$(RUN) tailor --pre $(BASE) --sft $(D)/unsafe --sparsity 1.0 --anchor $(GENERAL) \
 	  --num-samples 256 --seed $(SEED) --overwrite --out $(@D)
 
-$(D)/wise-ft/report.json: $(D)/unsafe/report.json
-	$(RUN) fuse --base $(BASE) --model $(D)/unsafe --method wise-ft --scale 0.6 \
+$(WISE:%=$(D)/%/report.json): $(D)/wise-ft-%/report.json: $(D)/unsafe/report.json
+	$(RUN) fuse --base $(BASE) --model $(D)/unsafe --method wise-ft --scale $* \
 	  --overwrite --out $(@D)
 
 $(D)/two/report.json: $(D)/unsafe/report.json $(D)/second/report.json
@@ -64,9 +67,9 @@ $(D)/two/report.json: $(D)/unsafe/report.json $(D)/second/report.json
 $(PAGE): $(TUNED:%=$(D)/%/report.json) $(REPAIRED:%=$(D)/%/report.json)
 	$(RUN) eval-matrix --suite $(DATA)/suite.yaml --base $(BASE) \
 	  $(foreach c,$(TUNED) $(REPAIRED),--checkpoint $(D)/$(c)) \
-	  $(LIMIT) --seed $(SEED) --overwrite --out $(@D)
+	  --batch 64 $(LIMIT) --seed $(SEED) --overwrite --out $(@D)
 
 $(D)/eval-two/report.json: $(D)/two/report.json
 	$(RUN) eval-matrix --suite $(DATA)/suite-two.yaml --base $(BASE) \
 	  $(foreach c,unsafe second two,--checkpoint $(D)/$(c)) \
-	  $(LIMIT) --seed $(SEED) --overwrite --out $(@D)
+	  --batch 64 $(LIMIT) --seed $(SEED) --overwrite --out $(@D)
