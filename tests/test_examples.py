@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from mllmtool.data.samples import read_samples
+from mllmtool.data.suites import read_suite
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -74,6 +75,17 @@ def test_readme_blocks_run(tmp_path: Path, llava: Path, colours: Path) -> None:
         for name in ("ft-ties", "ft-ties-again")
     ]
     assert ties[0] == ties[1]
+
+
+def test_readme_task_is_a_task(tmp_path: Path) -> None:
+    (text,) = blocks("yaml")
+    (tmp_path / "task.yaml").write_text(text)
+    item = {"id": "1", "question": "What?", "options": ["boot", "coat"], "answer": 0}
+    (tmp_path / "garment-name.jsonl").write_text(json.dumps(item) + "\n")
+    suite = {"schema": "mllmtool.suite/1", "tasks": ["task.yaml"], "margin": 0.02, "seed": 0}
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
+    (task,) = read_suite(tmp_path / "suite.yaml").tasks
+    assert task.file.name == "garment-name"
 
 
 def test_readme_sample_is_a_sample(tmp_path: Path) -> None:
