@@ -36,6 +36,7 @@ from mllmtool.configs.patch import (
 from mllmtool.configs.tailor import TailorConfig
 from mllmtool.context import Context, is_main_process
 from mllmtool.errors import ConfigError, MllmtoolError
+from mllmtool.reports import read_report
 from mllmtool.runner import execute, output_path
 
 log = logging.getLogger("mllmtool")
@@ -243,13 +244,14 @@ def _recipe(name: str, path: str) -> dict[str, Any]:
 
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"--recipe: {path} cannot be read: {reason}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"--recipe: {path} is not a mapping of keys to values")
     if values.get("schema") != "mllmtool.report/1":
         return {str(key).replace("-", "_"): value for key, value in values.items()}
-    if values["command"] != name:
-        raise ConfigError(f"--recipe: {path} is a report of {values['command']}, not of {name}")
-    return {**values["config"], "seed": values["seed"]}
+    report = read_report(Path(path))
+    if report.command != name:
+        raise ConfigError(f"--recipe: {path} is a report of {report.command}, not of {name}")
+    return {**report.config, "seed": report.seed}

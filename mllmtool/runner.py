@@ -65,6 +65,8 @@ def execute(
         write_report(
             _report(name, config, context, hidden, replace(made, run=when | made.run)), hidden
         )
+        if out.exists():
+            _check_not_read(out, (made_from.path for made_from in made.inputs))
         _replace(out, hidden)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error}") from error
@@ -105,15 +107,19 @@ def output_path(config: Config, run: RunConfig) -> Path:
         raise OutputError(f"{out}: exists; choose another --out, or replace it with --overwrite")
     if not (out / REPORT_NAME).is_file() or out.is_symlink():
         raise OutputError(f"{out}: is not an output of mllmtool (no report.json); remove it first")
-    if any(_is_within(text, out) for text in _texts(config.model_dump(mode="json"))):
-        raise OutputError(f"{out}: is read by this command too; choose another --out")
+    _check_not_read(out, _texts(config.model_dump(mode="json")))
     return out
+
+
+def _check_not_read(out: Path, texts: Iterable[str]) -> None:
+    if any(_is_within(text, out) for text in texts):
+        raise OutputError(f"{out}: is read by this command too; choose another --out")
 
 
 def _texts(values: Any) -> Iterator[str]:
     """Every text in a config: among them are the paths that it reads."""
     if isinstance(values, str):
-        yield values.rpartition("=")[2]  # LABEL=PATH
+        yield from (values, values.partition("=")[2])  # PATH, LABEL=PATH
     elif isinstance(values, dict):
         yield from (text for value in values.values() for text in _texts(value))
     elif isinstance(values, list):
@@ -122,7 +128,11 @@ def _texts(values: Any) -> Iterator[str]:
 
 def _is_within(text: str, out: Path) -> bool:
     try:
-        return Path(text).exists() and Path(text).resolve().is_relative_to(out.resolve())
+        return (
+            text != ""
+            and Path(text).exists()
+            and Path(text).resolve().is_relative_to(out.resolve())
+        )
     except (OSError, ValueError):  # a text that is no path
         return False
 
@@ -133,8 +143,12 @@ def _replace(out: Path, hidden: Path) -> None:
         return
     old = out.with_name(f".{out.name}.{os.getpid()}.old")
     out.rename(old)
-    hidden.rename(out)
-    shutil.rmtree(old)
+    try:
+        hidden.rename(out)
+    except BaseException:
+        old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:

@@ -76,6 +76,34 @@ def test_a_recipe_that_is_no_mapping(tmp_path: Path) -> None:
     assert done.stderr == "mllmtool: --recipe: r.yaml is not a mapping of keys to values\n"
 
 
+BAD_RECIPES = {
+    "finetune": (
+        "train: full",
+        "--train: 'full': is not a mapping of parts to full, frozen or lora",
+    ),
+    "mix-data": ("source: 5\ntotal: 3", "--source: 5: is not a list of sources"),
+}
+
+
+@pytest.mark.parametrize("command", BAD_RECIPES)
+def test_a_recipe_value_of_the_wrong_kind(command: str, tmp_path: Path) -> None:
+    text, message = BAD_RECIPES[command]
+    (tmp_path / "r.yaml").write_text(text)
+    done = mllmtool(command, "--recipe", "r.yaml", "--out", "x", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"r.yaml: {message}" in done.stderr.replace(
+        "--model: is required; --samples: is required; ", ""
+    )
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_recipe_that_is_half_a_report(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text('{"schema": "mllmtool.report/1"}')
+    done = mllmtool("fuse", "--recipe", "r.json", cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr == "mllmtool: r.json: is not a report of schema mllmtool.report/1\n"
+
+
 def test_version() -> None:
     done = mllmtool("--version")
     assert (done.returncode, done.stdout) == (0, "mllmtool 0.1.0\n")

@@ -10,7 +10,7 @@ from pydantic import Field
 from mllmtool.configs.base import Config, RunConfig
 from mllmtool.context import Context
 from mllmtool.errors import ConfigError, NumericError, OutputError
-from mllmtool.reports import read_report
+from mllmtool.reports import Artifact, read_report
 from mllmtool.runner import Made, execute
 
 
@@ -111,7 +111,7 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_an_output_that_is_also_read_is_refused(tmp_path: Path) -> None:
     out = execute("toy", toy, ToyConfig(), RunConfig(out=str(tmp_path / "out")))
-    for text in (str(out), f"label={out}", str(out / "made.txt")):
+    for text in (str(out), f"label={out}", f"a={out / 'made.txt'}"):
         with pytest.raises(OutputError) as caught:
             execute("toy", toy, ToyConfig(text=text), RunConfig(out=str(out), overwrite=True))
         assert str(caught.value) == f"{out}: is read by this command too; choose another --out"
@@ -122,3 +122,21 @@ def test_a_failed_run_leaves_no_folder_on_the_way(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         execute("toy", interrupted, ToyConfig(), RunConfig(out=str(tmp_path / "a" / "b" / "out")))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_whose_name_has_a_sign_is_refused_too(tmp_path: Path) -> None:
+    out = execute("toy", toy, ToyConfig(), RunConfig(out=str(tmp_path / "lr=0.1")))
+    with pytest.raises(OutputError, match="is read by this command too"):
+        execute("toy", toy, ToyConfig(text=str(out)), RunConfig(out=str(out), overwrite=True))
+
+
+def test_an_output_found_to_be_read_on_the_way_is_refused(tmp_path: Path) -> None:
+    def reads_its_output(config: ToyConfig, context: Context, into: Path) -> Made:
+        made = toy(config, context, into)
+        return Made([Artifact(role="x", path=str(out / "made.txt"), sha256="")], {}, made.run)
+
+    run = RunConfig(out=str(tmp_path / "out"), overwrite=True)
+    out = execute("toy", toy, ToyConfig(), run)
+    with pytest.raises(OutputError, match="is read by this command too"):
+        execute("toy", reads_its_output, ToyConfig(text="new"), run)
+    assert (out / "made.txt").read_text() == "hello"

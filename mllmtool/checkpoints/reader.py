@@ -79,6 +79,11 @@ class Checkpoint:
             raise CheckpointError(f"{path}: no such checkpoint directory")
         if not (path / "config.json").is_file():
             raise CheckpointError(f"{path}: has no config.json; is it a checkpoint?")
+        if (path / "adapter_config.json").exists():
+            raise CheckpointError(
+                f"{path}: has an adapter beside its weights (adapter_config.json);"
+                " merge it, or remove the file"
+            )
         promised = _promised(path)
         places: dict[str, _Place] = {}
         for file in sorted(set(promised.values())) if promised else [SINGLE]:

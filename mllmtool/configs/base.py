@@ -56,7 +56,7 @@ def _line(config: type[BaseModel], issue: Any) -> str:
     path = issue["loc"]
     name = flag(str(path[0])) if path else ""
     if len(path) > 1 and issue["type"] != "extra_forbidden":
-        name += " (" + ".".join(str(step) for step in path[1:]) + ")"
+        name += " (" + ".".join(str(step) for step in path[1:] if step != "[key]") + ")"
     if issue["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(path[-1]), list(config.model_fields), n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else ""

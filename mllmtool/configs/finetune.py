@@ -62,10 +62,11 @@ class FinetuneConfig(Config):
     @field_validator("train", mode="before")
     @classmethod
     def _parts(cls, value: Any) -> Any:
-        pairs = (
-            [_pair(item) for item in value] if isinstance(value, list | tuple) else value.items()
-        )
-        return {part: _how(how) for part, how in pairs}
+        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+            value = dict(_pair(item) for item in value)
+        if not isinstance(value, dict):
+            raise ValueError("is not a mapping of parts to full, frozen or lora")  # noqa: TRY004
+        return {part: _how(how) for part, how in value.items()}
 
     @model_validator(mode="after")
     def _length(self) -> Self:

@@ -37,6 +37,8 @@ class MixDataConfig(Config):
     @field_validator("source", mode="before")
     @classmethod
     def _sources(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            raise ValueError("is not a list of sources")  # noqa: TRY004 (pydantic reads it)
         return [_source(item) if isinstance(item, str) else item for item in value]
 
     @model_validator(mode="after")

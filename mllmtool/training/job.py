@@ -119,7 +119,8 @@ def run_length(config: FinetuneConfig, num_samples: int) -> Length:
 
 def _check_forward(model: PreTrainedModel, encoder: Encoder, examples: Examples) -> None:
     """Run the model on one sample, with an image if there is one, to see that the files fit."""
-    sample = next((s for s in examples.samples if s.images), examples.samples[0])
+    index = next((n for n, sample in enumerate(examples.samples) if sample.images), 0)
+    sample = examples.samples[index]
     batch = encoder.train_batch([sample], examples.root)
     del batch["labels"]
     try:
@@ -128,6 +129,6 @@ def _check_forward(model: PreTrainedModel, encoder: Encoder, examples: Examples)
     except (ValueError, IndexError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{examples.places[0]}: the model refuses sample {sample.id}: {reason};"
+            f"{examples.places[index]}: the model refuses sample {sample.id}: {reason};"
             " do its processor and its config.json belong together?"
         ) from error

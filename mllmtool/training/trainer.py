@@ -176,7 +176,7 @@ def arguments(config: FinetuneConfig, length: Length, states: Path, seed: int) -
         max_steps=length.steps,
         learning_rate=config.lr,
         lr_scheduler_type=SCHEDULES[config.schedule],
-        warmup_steps=math.ceil(config.warmup * length.steps),
+        warmup_steps=math.floor(config.warmup * length.steps),
         weight_decay=config.weight_decay,
         bf16=config.precision == "bf16-mixed",
         logging_steps=max(1, length.steps // CURVE_POINTS),

@@ -10,8 +10,8 @@ BASE_TRAIN := --train vision=full --train projector=full --train language=full \
   --batch 64 --micro-batch 64 --save-every 500 --overwrite
 
 base: $(BB)/stage-2/report.json  ## train the demo's base again and put it in demo/base
-	rm -rf demo/base
-	cp -r $(BB)/stage-2 demo/base && rm demo/base/report.json
+	rm -rf $(BB)/done && cp -r $(BB)/stage-2 $(BB)/done && rm $(BB)/done/report.json
+	rm -rf demo/base && mv $(BB)/done demo/base
 
 $(BB)/data/suite.yaml: demo/samples.py $(wildcard demo/data/*.parquet) | $(ENV)
 	$(PY) demo/samples.py demo/data $(BB)/data

@@ -119,6 +119,15 @@ def test_a_directory_without_config(tmp_path: Path) -> None:
     assert refusal(tmp_path) == f"{tmp_path}: has no config.json; is it a checkpoint?"
 
 
+def test_an_adapter_beside_the_weights(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert refusal(tmp_path) == (
+        f"{tmp_path}: has an adapter beside its weights (adapter_config.json);"
+        " merge it, or remove the file"
+    )
+
+
 def test_a_directory_without_weights(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert refusal(tmp_path) == f"{tmp_path}: has neither {SINGLE} nor {INDEX}"
