@@ -45,7 +45,7 @@ def plain_loop(settings: FinetuneConfig) -> tuple[dict[str, torch.Tensor], list[
     names = [n for n, _ in model.named_parameters() if "language_model" in n or "lm_head" in n]
     learning = [model.get_parameter(name) for name in names]
     optimizer = torch.optim.AdamW(learning, lr=1.0, weight_decay=0.0, foreach=False)
-    warmup, losses = math.ceil(settings.warmup * steps), []
+    warmup, losses = math.floor(settings.warmup * steps), []
     for step in range(steps):
         if step < warmup:
             scale = step / warmup
