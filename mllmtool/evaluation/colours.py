@@ -6,7 +6,7 @@ INK, FAINT, RULE = "#1f2933", "#66727f", "#d9dee3"
 GAIN, LOSS = (0x21, 0x66, 0xAC), (0xC2, 0x57, 0x0C)
 FULL = 0.5  # the delta from which a colour is at its strongest, in every report
 STEEP = 0.65  # below 1: small losses show
-DARK = 0.217  # the luminance under which white text has more contrast than ink
+DARK = 0.2234  # the luminance under which white text has more contrast than ink
 
 
 def shade(delta: float) -> str:
@@ -16,13 +16,18 @@ def shade(delta: float) -> str:
 
 def ink(delta: float) -> str:
     """Text colour on `shade(delta)`."""
-    red, green, blue = ((channel / 255) ** 2.2 for channel in _mixed(delta))
+    red, green, blue = (_linear(channel / 255) for channel in _mixed(delta))
     return "#ffffff" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < DARK else INK
 
 
 def hexadecimal(channels: Channels) -> str:
     """`#rrggbb`."""
     return "#" + "".join(f"{channel:02x}" for channel in channels)
+
+
+def _linear(channel: float) -> float:
+    """Light of an sRGB channel, both 0 to 1."""
+    return channel / 12.92 if channel <= 0.04045 else float(((channel + 0.055) / 1.055) ** 2.4)
 
 
 def _mixed(delta: float) -> Channels:

@@ -1,6 +1,6 @@
 """Colours that can be read."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mllmtool.evaluation.colours import ink, shade
@@ -26,6 +26,7 @@ def test_ends() -> None:
 
 
 @given(st.floats(-1, 1))
+@example(0.359375)
 def test_text_stands_out(delta: float) -> None:
     """Contrast of 3.8 and more to 1; WCAG asks 3 of large text."""
     light, dark = sorted((luminance(shade(delta)), luminance(ink(delta))), reverse=True)
