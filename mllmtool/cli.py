@@ -162,7 +162,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         return _keyword(
             name, Annotated[kind, typer.Argument(help=field.description)], inspect.Parameter.empty
         )
-    shown: Any = False if field.is_required() or default in (None, (), False) else _show(default)
+    shown: Any = False if field.is_required() or default in (None, (), {}, False) else _show(default)
     flag = "--" + str(extra.get("flag", name.replace("_", "-")))
     metavar = str(extra["metavar"]) if "metavar" in extra else _metavar(field.annotation)
     option = typer.Option(flag, help=field.description, show_default=shown, metavar=metavar)

@@ -15,7 +15,8 @@ A message is one line: what it is about (flag, file, `file:line` or tensor), wha
 values when two disagree, and what to do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class MllmtoolError(Exception):
@@ -64,3 +65,18 @@ def some(names: Sequence[str]) -> str:
     """At most three names and how many there are: `a, b, c and 4 more`."""
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+@contextmanager
+def noting(problems: list[MllmtoolError]) -> Iterator[None]:
+    """Note a failure and go on, so that `raise_all` tells of every one at once."""
+    try:
+        yield
+    except MllmtoolError as error:
+        problems.append(error)
+
+
+def raise_all(problems: Sequence[MllmtoolError]) -> None:
+    """Raise what was noted, as one error of the first one's class, or nothing."""
+    if problems:
+        raise type(problems[0])("; ".join(str(problem) for problem in problems))

@@ -14,8 +14,8 @@ ONLY_IN = {
     "transformers": {"models", "training"},
     "peft": {"training"},
     "typer": {"cli"},
-    "yaml": {"cli", "data"},
-    "matplotlib": {"evaluation"},
+    "yaml": {"cli", "configs", "data", "training"},
+    "matplotlib": {"evaluation", "training"},
     "jinja2": {"evaluation"},
 }
 

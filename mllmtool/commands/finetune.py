@@ -2,7 +2,6 @@
 
 import logging
 import resource
-import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -16,13 +15,17 @@ from mllmtool.checkpoints.difference import Difference
 from mllmtool.configs.base import PARTS, Part
 from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.context import Context, is_main_process
-from mllmtool.models.encoding import IGNORED, Row
+from mllmtool.evaluation.probing import SuiteProbe
 from mllmtool.models.parts import part_of
 from mllmtool.reports import Artifact
 from mllmtool.runner import Made
+from mllmtool.training.adapters import save_adapters
+from mllmtool.training.card import write_card
 from mllmtool.training.job import Job, prepare
-from mllmtool.training.outcome import drift_by_part, write_tuned
-from mllmtool.training.selection import merge_adapters, trainable
+from mllmtool.training.outcome import merge_checked, moved_by_part, write_tuned
+from mllmtool.training.plots import draw_curves
+from mllmtool.training.preview import preview
+from mllmtool.training.selection import trainable
 from mllmtool.training.states import drop_states, latest_state
 from mllmtool.training.trainer import PartsTrainer
 
@@ -34,44 +37,42 @@ def run(config: FinetuneConfig, context: Context, into: Path) -> Made:
     job = prepare(config, context)
     table = _part_table(job)
     trainer, pace = _train(job, context, into)
-    sums, tokens = trainer.totals()
+    sums, tokens = trainer.summed(trainer.ledger.sums), trainer.summed(trainer.ledger.tokens)
+    noted = trainer.keeper.describe(trainer.summed(trainer.keeper.noted)) if trainer.keeper else {}
     trainer.leave()
     if not is_main_process():
         return Made([], {}, {})
-    merge_adapters(job.model)
-    write_tuned(job.model, job.names, job.base, job.frozen, into)
-    inputs = [
-        Artifact(role="base", path=config.model, sha256=job.identity["base sha256"]),
-        Artifact(role="samples", path=config.samples, sha256=job.identity["samples sha256"]),
-    ]
+    merged = _write(job, into)
+    parts = _with_drift(table, job, Checkpoint.open(into))
+    curve = _curve(trainer.state.log_history)
+    draw_curves(curve["curve"], trainer.prober.points, into / "curves.png")
+    write_card(config, context.seed, parts, into)
     results = {
-        "parts": _with_drift(table, job.base, Checkpoint.open(into)),
+        "parts": parts,
         **_length(job),
-        "loss": _curve(trainer.state.log_history),
+        "dropped": list(job.examples.dropped),
+        "loss": curve,
         "loss_by_source": trainer.ledger.means(sums),
+        "keep": noted,
+        "probe": trainer.prober.points,
+        "stopped_at": trainer.prober.stopped_at,
+        "merge_changed_logits_by": merged,
     }
     seen, learnt = tokens.tolist()
-    return Made(inputs, results, {**pace, "tokens": int(seen), "learnt_tokens": int(learnt)})
+    return Made(_inputs(job), results, {**pace, "tokens": int(seen), "learnt_tokens": int(learnt)})
 
 
 def plan(config: FinetuneConfig, context: Context) -> dict[str, Any]:
     """Check every input and say what would be trained."""
     job = prepare(config, context)
-    encoder, examples = job.encoder, job.examples
-    rows = [encoder.train_row(sample, examples.root) for sample in examples.samples]
-    learnt = [row.labels[row.labels != IGNORED] for row in rows]
+    if config.probe:
+        SuiteProbe(config.probe, job.encoder, context)
     return {
         "parts": _part_table(job),
-        "lora_targets": [name for names in job.targets.values() for name in names],
+        "lora_targets": [name for names in job.selection.targets.values() for name in names],
         **_length(job),
-        "tokens": _spread([len(row.ids) for row in rows]),
-        "image_tokens": _spread([_num_image_tokens(row, encoder.image_token_id) for row in rows]),
-        "learnt_tokens": _spread([len(ids) for ids in learnt]),
-        "learnt_text": {
-            place: encoder.tokenizer.decode(ids)
-            for place, ids in zip(examples.places[:3], learnt[:3], strict=True)
-        },
-        "sources": list(examples.sources),
+        "dropped": list(job.examples.dropped),
+        **preview(job),
     }
 
 
@@ -84,7 +85,10 @@ def _train(job: Job, context: Context, into: Path) -> tuple[PartsTrainer, dict[s
         drop_states(states)
     if state is not None:
         log.info("going on from %s", state)
-    trainer = PartsTrainer(job, context, states if job.config.save_every else into)
+    probe = job.config.probe
+    measure = SuiteProbe(probe, job.encoder, context) if probe and is_main_process() else None
+    kept = states if job.config.save_every or job.config.tensorboard else into
+    trainer = PartsTrainer(job, context, kept, measure)
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(state) if state else None)
     return trainer, {
@@ -97,21 +101,52 @@ def _train(job: Job, context: Context, into: Path) -> tuple[PartsTrainer, dict[s
     }
 
 
+def _write(job: Job, into: Path) -> float | None:
+    """The checkpoint and its adapters; how far merging those changed logits."""
+    changed, targets = None, job.selection.targets
+    if targets:
+        save_adapters(job.model, targets, job.config, into)
+        batch = job.stream.batch([0], job.encoder)
+        del batch["labels"]
+        changed = merge_checked(job.model, batch)
+    write_tuned(job.model, job.names, job.base, job.moving, into)
+    return None if changed is None else float(f"{changed:.1g}")
+
+
+def _inputs(job: Job) -> list[Artifact]:
+    config, hashes = job.config, job.identity
+    files = {"base": config.model, "samples": config.samples}
+    if config.keep and config.keep.samples:
+        files["keep samples"] = config.keep.samples
+    if config.probe:
+        files["probe suite"] = config.probe.suite
+    return [
+        Artifact(role=role, path=path, sha256=hashes[f"{role} sha256"])
+        for role, path in files.items()
+    ]
+
+
 def _part_table(job: Job) -> dict[Part, dict[str, Any]]:
     """Of each part: how it is trained, its weights on disk, those that learn (or of adapters)."""
-    weights: Counter[Part] = Counter()
+    weights, tensors, moving = Counter[Part](), Counter[Part](), Counter[Part]()
     for name in job.base.names:
-        weights[part_of(name)] += job.base.info(name).size
-    learning: Counter[Part] = Counter()
+        part = part_of(name)
+        weights[part] += job.base.info(name).size
+        tensors[part] += 1
+        moving[part] += name in job.moving
+    learning = Counter[Part]()
     for name, parameter in trainable(job.model).items():
         learning[part_of(name)] += parameter.numel()
-    train = job.config.model_dump(mode="json")["train"]
+    train = job.config.model_dump(mode="json", exclude_none=True)["train"]
     return {
         part: {
             "how": train.get(part, "frozen"),
+            "lr": job.config.rate(part) if moving[part] else None,
             "weights": weights[part],
             "trainable": learning[part],
-            "lora_targets": len(job.targets.get(part, [])),
+            "tensors": tensors[part],
+            "tensors_learning": moving[part],
+            "lora_targets": len(job.selection.targets.get(part, [])),
         }
         for part in PARTS
         if part in weights
@@ -119,12 +154,17 @@ def _part_table(job: Job) -> dict[Part, dict[str, Any]]:
 
 
 def _with_drift(
-    table: dict[Part, dict[str, Any]], base: Checkpoint, tuned: Checkpoint
+    table: dict[Part, dict[str, Any]], job: Job, tuned: Checkpoint
 ) -> dict[Part, dict[str, Any]]:
-    """Add how far each part went; one that is frozen must be equal, and is looked at on disk."""
-    drifts = drift_by_part(base, tuned)
+    """Add how far each part went, read from disk; frozen tensors were found equal there."""
+    moved = moved_by_part(job.base, tuned, job.moving)
     return {
-        part: {**row, "equal_to_base": not drifts[part].changed, "drift": _drift(drifts[part])}
+        part: {
+            **row,
+            "frozen_tensors_equal_to_base": moved[part].frozen,
+            "equal_to_base": not moved[part].drift.changed,
+            "drift": _drift(moved[part].drift),
+        }
         for part, row in table.items()
     }
 
@@ -139,14 +179,7 @@ def _length(job: Job) -> dict[str, Any]:
 
 
 def _curve(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The logged losses, each the mean since the one before."""
-    points = [{"step": row["step"], "loss": row["loss"]} for row in history if "loss" in row]
+    """The logged losses, each the mean since the one before, and learning rates."""
+    keys = ("step", "loss", "learning_rate")
+    points = [{key: row[key] for key in keys} for row in history if "loss" in row]
     return {"first": points[0]["loss"], "last": points[-1]["loss"], "curve": points}
-
-
-def _spread(counts: Sequence[int]) -> dict[str, float]:
-    return {"min": min(counts), "median": statistics.median(counts), "max": max(counts)}
-
-
-def _num_image_tokens(row: Row, image_token_id: int | None) -> int:
-    return 0 if image_token_id is None else int((row.ids == image_token_id).sum())

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,6 +22,7 @@ class Config(BaseModel):
     """A command's config. A wrong value never leaves the constructor."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    renamed: ClassVar[dict[str, str]] = {}  # keys of other tools, and what to write instead
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], origin: str = "") -> Self:
@@ -52,14 +53,14 @@ class RunConfig(Config):
     quiet: Annotated[bool, Field(description="no progress and no log, errors only")] = False
 
 
-def _line(config: type[BaseModel], issue: Any) -> str:
+def _line(config: type[Config], issue: Any) -> str:
     path = issue["loc"]
     name = flag(str(path[0])) if path else ""
     if len(path) > 1 and issue["type"] != "extra_forbidden":
-        name += " (" + ".".join(str(step) for step in path[1:] if step != "[key]") + ")"
+        steps = [str(step) for step in path[1:] if step not in ("[key]", "word", "choice")]
+        name += " (" + ".".join(steps) + ")"
     if issue["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(path[-1]), list(config.model_fields), n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = _hint(config, str(path[-1])) if len(path) == 1 else f" of {path[0]}"
         return f"{path[-1]}: unknown key{hint}"
     if issue["type"] == "missing":
         return f"{name}: is required"
@@ -69,3 +70,10 @@ def _line(config: type[BaseModel], issue: Any) -> str:
     given = issue["input"]
     shown = f"{given!r}: " if isinstance(given, str | int | float) else ""
     return f"{name}: {shown}{reason[0].lower()}{reason[1:]}"
+
+
+def _hint(config: type[Config], key: str) -> str:
+    if key in config.renamed:
+        return f"; write {config.renamed[key]}"
+    near = difflib.get_close_matches(key, list(config.model_fields), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""

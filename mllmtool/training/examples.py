@@ -7,53 +7,78 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.context import Context
-from mllmtool.data.samples import Sample, images_root, locate_samples
+from mllmtool.data.samples import Sample, locate_samples
 from mllmtool.errors import DataError, some
 from mllmtool.models.encoding import Encoder, Row
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Checked samples with their `file:line`; `sources` names what each came from, or is empty."""
+    """Checked samples with their `file:line`; `dropped` are the places of those left out."""
 
     samples: tuple[Sample, ...]
     places: tuple[str, ...]
     root: Path
+    dropped: tuple[str, ...] = ()
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The sources that the samples name, sorted."""
+        """The sources that the samples name, sorted; none where they name none."""
         return tuple(sorted({name for name in map(source_of, self.samples) if name is not None}))
 
 
+@dataclass(frozen=True)
+class Longest:
+    """How many tokens a sample may have: as the user says, and as the model can place."""
+
+    tokens: int
+    positions: int | None
+    drop: bool
+
+    def problem(self, row: Row) -> str | None:
+        """What is wrong with a row's length."""
+        tokens = len(row.ids)
+        if tokens > self.tokens:
+            return f"{tokens} tokens, more than --max-length {self.tokens}; nothing is cut off"
+        if self.positions is not None and tokens > self.positions:
+            return f"{tokens} tokens, more than the {self.positions} positions of the model"
+        return None
+
+
 def read_examples(
-    config: FinetuneConfig, encoder: Encoder, positions: int | None, context: Context
+    file: str, root: Path, encoder: Encoder, longest: Longest, context: Context
 ) -> Examples:
-    """Read and encode every sample; `positions` is how many tokens the model can place.
+    """Read and encode every sample of a file whose images lie under `root`.
 
     Of images only the headers are read here.
 
     Raises:
         DataError: a sample is wrong; it names `file:line` of up to three and how many there are.
     """
-    root = images_root(config.samples, config.images)
-    samples, places, problems = [], [], []
-    for place, sample in context.track(locate_samples(config.samples), "samples read"):
+    samples, places, dropped, problems = [], [], [], []
+    for place, sample in context.track(locate_samples(file), "samples read"):
         try:
-            _check_length(encoder.train_row(sample, root), config.max_length, positions)
+            problem = longest.problem(encoder.train_row(sample, root))
         except DataError as error:
             problems.append(f"{place}: {error}")
-        samples.append(sample)
-        places.append(place)
+            continue
+        if problem and longest.drop:
+            dropped.append(place)
+        elif problem:
+            problems.append(f"{place}: {problem}")
+        else:
+            samples.append(sample)
+            places.append(place)
     if problems:
         raise DataError(some(problems))
     if not samples:
-        raise DataError(f"{config.samples}: holds no samples")
-    return Examples(tuple(samples), tuple(places), root)
+        left = f" that is short enough; {len(dropped)} are longer" if dropped else "s"
+        raise DataError(f"{file}: holds no sample{left}")
+    if dropped:
+        context.warn(f"{some(dropped)}: left out, being too long")
+    return Examples(tuple(samples), tuple(places), root, tuple(dropped))
 
 
 def preload(examples: Examples, encoder: Encoder, wanted: Iterable[int]) -> None:
@@ -80,16 +105,17 @@ def source_of(sample: Sample) -> str | None:
     return name if isinstance(name, str) else None
 
 
-class Order(Dataset[int]):
+class Order:
     """The samples of all steps, one after another: pass after pass, each in a new random order.
 
     Passes follow each other without a break, so every batch is full and the order does not depend
-    on batch, processes or where a run was resumed.
+    on batch, processes or where a run was resumed. `name` is that of its random stream.
     """
 
-    def __init__(self, num_samples: int, total: int, context: Context) -> None:
+    def __init__(self, num_samples: int, total: int, context: Context, name: str = "order") -> None:
         self._passes: list[Tensor] = []
-        self._num_samples, self._total, self._context = num_samples, total, context
+        self._num_samples, self._total = num_samples, total
+        self._context, self._name = context, name
 
     def __len__(self) -> int:
         return self._total
@@ -104,29 +130,41 @@ class Order(Dataset[int]):
         turn, place = divmod(index, self._num_samples)
         while turn >= len(self._passes):
             generator = torch.Generator()
-            generator.manual_seed(self._context.stream_seed(f"order/{len(self._passes)}"))
+            generator.manual_seed(self._context.stream_seed(f"{self._name}/{len(self._passes)}"))
             self._passes.append(torch.randperm(self._num_samples, generator=generator))
         return int(self._passes[turn][place])
 
 
-class Collator:
-    """Numbers of samples to a batch; `sources` tells which source each row is of, -1 for none."""
+@dataclass(frozen=True)
+class Stream:
+    """Samples in the order in which a run sees them."""
 
-    def __init__(self, examples: Examples, encoder: Encoder) -> None:
-        self._examples, self._encoder = examples, encoder
+    examples: Examples
+    order: Order
+
+    def batch(self, places: Sequence[int], encoder: Encoder) -> dict[str, Tensor]:
+        """Encode the samples at these places of the order."""
+        samples = [self.examples.samples[self.order[place]] for place in places]
+        return encoder.train_batch(samples, self.examples.root)
+
+
+class Collator:
+    """Places in the order to a batch.
+
+    `sources` tells which source each row is of, -1 for none; `anchors`, where there is a stream of
+    them, holds as many samples on which the model is held to its base.
+    """
+
+    def __init__(self, stream: Stream, anchors: Stream | None, encoder: Encoder) -> None:
+        self._stream, self._anchors, self._encoder = stream, anchors, encoder
+        examples = stream.examples
         numbers = {name: number for number, name in enumerate(examples.sources)}
         self._sources = [numbers.get(source_of(s) or "", -1) for s in examples.samples]
 
-    def __call__(self, indices: Sequence[int]) -> dict[str, Any]:
+    def __call__(self, places: Sequence[int]) -> dict[str, Any]:
         """Encode the samples of one micro-batch."""
-        samples = [self._examples.samples[index] for index in indices]
-        batch = self._encoder.train_batch(samples, self._examples.root)
-        return {**batch, "sources": torch.tensor([self._sources[index] for index in indices])}
-
-
-def _check_length(row: Row, max_length: int, positions: int | None) -> None:
-    tokens = len(row.ids)
-    if tokens > max_length:
-        raise DataError(f"{tokens} tokens, more than --max-length {max_length}; nothing is cut off")
-    if positions is not None and tokens > positions:
-        raise DataError(f"{tokens} tokens, more than the {positions} positions of the model")
+        batch: dict[str, Any] = self._stream.batch(places, self._encoder)
+        batch["sources"] = torch.tensor([self._sources[self._stream.order[n]] for n in places])
+        if self._anchors:
+            batch["anchors"] = self._anchors.batch(places, self._encoder)
+        return batch

@@ -1,7 +1,6 @@
 """A fine-tuning job: everything read, checked and selected before the first step."""
 
-import math
-import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,121 +9,165 @@ import torch
 from transformers import PreTrainedModel
 
 from mllmtool.checkpoints import Checkpoint
-from mllmtool.configs.base import PARTS, Part
+from mllmtool.configs.base import Part
 from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.context import Context
-from mllmtool.errors import CheckpointError, ConfigError
+from mllmtool.data.samples import images_root
+from mllmtool.errors import CheckpointError, MllmtoolError, noting, raise_all
 from mllmtool.models.encoding import Encoder
 from mllmtool.models.loading import disk_names, load_model
 from mllmtool.models.parts import partition
 from mllmtool.reports import file_sha256
-from mllmtool.training.examples import Examples, Order, preload, read_examples
-from mllmtool.training.selection import select
+from mllmtool.training.examples import (
+    Examples,
+    Longest,
+    Order,
+    Stream,
+    preload,
+    read_examples,
+)
+from mllmtool.training.length import Length, run_length
+from mllmtool.training.selection import Selection, select
 
 # Keys that may differ between a run and the one that goes on from its states: paths whose contents
 # are hashed, and how states are kept.
-UNIDENTIFYING = {"model", "samples", "save_every", "resume"}
-
-
-@dataclass(frozen=True)
-class Length:
-    """How long a run is: optimizer steps, and micro-batches that a process takes for each."""
-
-    steps: int
-    accumulation: int
-    processes: int
+UNIDENTIFYING = {"model", "samples", "save_every", "resume", "tensorboard"}
+DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Job:
     """What a run needs.
 
-    `names` are of tensors, in memory -> on disk; `targets` of adapted layers by part; `identity`
-    is what a state must agree on to be gone on from.
+    `names` are of tensors, in memory -> on disk; `anchors` are the samples on which `keep` holds
+    the model to its base; `identity` is what a state must agree on to be gone on from.
     """
 
     config: FinetuneConfig
     base: Checkpoint
     encoder: Encoder
-    examples: Examples
     model: PreTrainedModel
     names: dict[str, str]
     parts: dict[str, Part]
-    targets: dict[Part, list[str]]
+    selection: Selection
     length: Length
-    order: Order
+    stream: Stream
+    anchors: Stream | None
     identity: dict[str, Any]
 
     @property
-    def frozen(self) -> list[Part]:
-        """The parts that must not move."""
-        return [part for part in PARTS if self.config.how(part) == "frozen"]
+    def examples(self) -> Examples:
+        """The training samples."""
+        return self.stream.examples
+
+    @property
+    def moving(self) -> set[str]:
+        """Names on disk of the tensors that may move; all others must not."""
+        return {self.names[name] for name in self.selection.moving}
 
 
 def prepare(config: FinetuneConfig, context: Context) -> Job:
     """Read and check everything, and let the chosen parameters learn.
 
     Raises:
-        ConfigError: the processes, parts or length asked for cannot be.
-        CheckpointError: the base is unreadable, or its files do not fit each other.
-        DataError: samples are wrong.
+        MllmtoolError: of the first problem's class, naming all: the processes, parts or length
+            asked for cannot be, the base is unreadable or its files do not fit, samples are wrong.
     """
-    base = Checkpoint.open(config.model)
-    encoder = Encoder.load(config.model)
-    model = load_model(config.model)
-    text = model.config.get_text_config()
-    positions = getattr(text, "max_position_embeddings", None)
-    examples = read_examples(config, encoder, positions, context)
-    length = run_length(config, len(examples.samples))
-    order = Order(len(examples.samples), length.steps * config.batch, context)
-    preload(examples, encoder, order.visited())
+    base, encoder = Checkpoint.open(config.model), Encoder.load(config.model)
+    model = load_model(config.model, frozen_dtype(base, config))
+    problems: list[MllmtoolError] = []
     names, parts = disk_names(model, base), partition(model)
-    _check_forward(model, encoder, examples)
+    with noting(problems):
+        selection = select(model, parts, config, context.stream_seed("lora"))
+    with noting(problems):
+        examples = _examples(config, model, encoder, context)
+        length = run_length(config, len(examples.samples))
+    with noting(problems):
+        anchors = _anchors(config, model, encoder, context)
+    raise_all(problems)
+    seen = length.steps * config.batch
+    stream = Stream(examples, Order(len(examples.samples), seen, context))
+    kept = (
+        Stream(anchors, Order(len(anchors.samples), seen, context, "anchors")) if anchors else None
+    )
+    for each in filter(None, (stream, kept)):
+        preload(each.examples, encoder, each.order.visited())
+    _check_forward(model, encoder, examples, config)
     return Job(
         config=config,
         base=base,
         encoder=encoder,
-        examples=examples,
         model=model,
         names=names,
         parts=parts,
-        targets=select(model, parts, config, context.stream_seed("lora")),
+        selection=selection,
         length=length,
-        order=order,
-        identity={
-            **config.model_dump(mode="json", exclude=UNIDENTIFYING),
-            "seed": context.seed,
-            "base sha256": base.fingerprint(),
-            "samples sha256": file_sha256(Path(config.samples)),
-        },
+        stream=stream,
+        anchors=kept,
+        identity=_identity(config, base, context),
     )
 
 
-def run_length(config: FinetuneConfig, num_samples: int) -> Length:
-    """Steps as given, or enough whole ones for the epochs.
-
-    Raises:
-        ConfigError: a batch cannot be shared out evenly among the processes of `torchrun`.
-    """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if config.batch % (config.micro_batch * processes):
-        raise ConfigError(
-            f"--batch {config.batch}: is not a multiple of --micro-batch {config.micro_batch}"
-            f" times {processes} processes"
-        )
-    epochs = config.epochs or 0.0
-    steps = config.steps or math.ceil(epochs * num_samples / config.batch)
-    return Length(steps, config.batch // (config.micro_batch * processes), processes)
+def frozen_dtype(base: Checkpoint, config: FinetuneConfig) -> torch.dtype:
+    """What the weights that stay frozen are held in: with bf16-mixed, the base's own dtype."""
+    if config.precision == "float32":
+        return torch.float32
+    if config.precision == "bf16":
+        return torch.bfloat16
+    sizes = Counter[str]()
+    for name in base.names:
+        sizes[base.info(name).dtype] += base.info(name).size
+    return DTYPES.get(max(sizes, key=lambda dtype: sizes[dtype]), torch.float32)
 
 
-def _check_forward(model: PreTrainedModel, encoder: Encoder, examples: Examples) -> None:
+def _examples(
+    config: FinetuneConfig, model: PreTrainedModel, encoder: Encoder, context: Context
+) -> Examples:
+    root = images_root(config.samples, config.images)
+    return read_examples(config.samples, root, encoder, _longest(config, model), context)
+
+
+def _anchors(
+    config: FinetuneConfig, model: PreTrainedModel, encoder: Encoder, context: Context
+) -> Examples | None:
+    keep = config.keep
+    if keep is None or not keep.kl or keep.samples is None:
+        return None
+    root = images_root(keep.samples, keep.images)
+    return read_examples(keep.samples, root, encoder, _longest(config, model), context)
+
+
+def _longest(config: FinetuneConfig, model: PreTrainedModel) -> Longest:
+    text = model.config.get_text_config()
+    positions = getattr(text, "max_position_embeddings", None)
+    return Longest(config.max_length, positions, config.on_long == "drop")
+
+
+def _identity(config: FinetuneConfig, base: Checkpoint, context: Context) -> dict[str, Any]:
+    files = {"samples": config.samples}
+    if config.keep and config.keep.samples:
+        files["keep samples"] = config.keep.samples
+    if config.probe:
+        files["probe suite"] = config.probe.suite
+    return {
+        **config.model_dump(mode="json", exclude=UNIDENTIFYING),
+        "seed": context.seed,
+        "base sha256": base.fingerprint(),
+        **{f"{what} sha256": file_sha256(Path(file)) for what, file in files.items()},
+    }
+
+
+def _check_forward(
+    model: PreTrainedModel, encoder: Encoder, examples: Examples, config: FinetuneConfig
+) -> None:
     """Run the model on one sample, with an image if there is one, to see that the files fit."""
     index = next((n for n, sample in enumerate(examples.samples) if sample.images), 0)
     sample = examples.samples[index]
     batch = encoder.train_batch([sample], examples.root)
     del batch["labels"]
+    mixed = config.precision == "bf16-mixed"
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
             model(**batch)
     except (ValueError, IndexError, RuntimeError) as error:
         reason = " ".join(str(error).split())

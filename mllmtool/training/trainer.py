@@ -5,79 +5,90 @@ name in memory, because Trainer's own resume of LLaVA-like models leaves the wei
 (huggingface/transformers#43701).
 """
 
-import math
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
-from transformers import (
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from torch import Tensor, nn
+from transformers import PrinterCallback, Trainer
 
-from mllmtool.configs.finetune import FinetuneConfig
+from mllmtool.configs.base import PARTS
 from mllmtool.context import Context
 from mllmtool.errors import CheckpointError, NumericError
+from mllmtool.models.loading import load_model
+from mllmtool.models.parts import part_of
+from mllmtool.training.adapters import is_adapter
+from mllmtool.training.arguments import arguments
+from mllmtool.training.callbacks import Measure, Prober, Progress
 from mllmtool.training.examples import Collator
-from mllmtool.training.job import Job, Length
+from mllmtool.training.job import Job, frozen_dtype
+from mllmtool.training.keeping import Keeper, without_adapters
 from mllmtool.training.losses import Ledger, learning_places, token_losses
 from mllmtool.training.selection import trainable
 from mllmtool.training.states import read_marker, write_marker
 
 WEIGHTS = "trainable.safetensors"
-CURVE_POINTS = 200
-SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
 class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped here
     """Trains what the job let learn; its states lie under `states`."""
 
-    def __init__(self, job: Job, context: Context, states: Path) -> None:
+    def __init__(
+        self, job: Job, context: Context, states: Path, measure: Measure | None = None
+    ) -> None:
         args = arguments(job.config, job.length, states, context.stream_seed("dropout"))
         super().__init__(
             model=job.model,
             args=args,
-            train_dataset=job.order,
-            data_collator=Collator(job.examples, job.encoder),
-            callbacks=[Progress(context)],
+            train_dataset=range(len(job.stream.order)),
+            data_collator=Collator(job.stream, job.anchors, job.encoder),
         )
         self.remove_callback(PrinterCallback)  # it prints on stdout
+        self.prober = Prober(self, job.config.probe, measure)
+        self.add_callback(self.prober)
+        self.add_callback(Progress(context))
         self.ledger = Ledger(job.examples.sources, args.device)
+        self.keeper = _keeper(job, args.device)
         self.model_accepts_loss_kwargs = True  # so that the learnt tokens of a batch are counted
         self.loss_is_scaled_for_ga = True  # by that count, in `compute_loss`
-        self._keeps = "logits_to_keep" in signature(type(job.model).forward).parameters
-        self._identity = job.identity
+        self._job = job
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW with each part's learning rate; biases and norms do not decay."""
+        if getattr(self, "optimizer", None) is None:
+            learner = model or self.model
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, learner)
+            self.optimizer: torch.optim.Optimizer = kind(self._groups(learner), **options)
+        return self.optimizer
 
     def compute_loss(
         self,
-        model: torch.nn.Module,
-        inputs: dict[str, Tensor],
+        model: nn.Module,
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
         """Mean cross-entropy over the learnt tokens of the optimizer step's whole batch.
 
+        What `keep` asks for is added.
+
         Raises:
             NumericError: it is NaN or Inf.
         """
         labels, sources = inputs.pop("labels"), inputs.pop("sources")
+        anchors = inputs.pop("anchors", None)
         places = learning_places(labels)
-        kept = {"logits_to_keep": places} if self._keeps else {}
-        outputs = model(**inputs, **kept, use_cache=False)
-        logits = outputs.logits if self._keeps else outputs.logits[:, places]
+        logits = logits_at(model, inputs, places)
         targets = labels[:, places + 1]
         losses = token_losses(logits, targets)
         # every process counts the tokens of all, and DDP averages over processes
         loss = losses.sum() / num_items_in_batch * self.accelerator.num_processes
+        if self.keeper:
+            loss = loss + self._held(self.keeper, model, anchors or {**inputs, "labels": labels})
         if not torch.isfinite(loss):
             raise NumericError(
                 f"step {self.state.global_step + 1}: the loss is {loss.item()};"
@@ -86,18 +97,15 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         self.ledger.count(inputs["attention_mask"], targets)
         if self.state.global_step >= self.state.max_steps * 3 // 4:
             self.ledger.add(sources, losses.detach(), targets)
-        return (loss, outputs) if return_outputs else loss
+        return (loss, {"logits": logits}) if return_outputs else loss
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:  # noqa: ARG002 (Trainer's name)
         """Not counted: it walks the whole model each step."""
         return 0
 
-    def totals(self) -> tuple[Tensor, Tensor]:
-        """The ledger's sums (2, sources) and tokens (2,) over all processes."""
-        return self._total(self.ledger.sums), self._total(self.ledger.tokens)
-
-    def _total(self, mine: Tensor) -> Tensor:
-        total: Tensor = self.accelerator.reduce(mine, reduction="sum")
+    def summed(self, mine: Tensor) -> Tensor:
+        """A tensor's sum over all processes."""
+        total: Tensor = self.accelerator.reduce(mine.to(self.args.device), reduction="sum")
         return total.cpu()
 
     def leave(self) -> None:
@@ -120,12 +128,50 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
             weights = {n: p.detach().cpu().contiguous() for n, p in trainable(self.model).items()}
             save_file(weights, folder / WEIGHTS)
 
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+    def _groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Parameters by rate and decay, as `Trainer` would have them with one rate."""
+        decaying, config = set(self.get_decay_parameter_names(model)), self._job.config
+        parts = [part for part in PARTS if config.how(part) != "frozen"]
+        groups = [
+            {
+                "params": [
+                    parameter
+                    for name, parameter in trainable(model).items()
+                    if config.rate(part_of(name)) == rate and (name in decaying) == decays
+                ],
+                "lr": rate,
+                "weight_decay": config.weight_decay if decays else 0.0,
+            }
+            for rate in dict.fromkeys(config.rate(part) for part in parts)
+            for decays in (True, False)
+        ]
+        return [group for group in groups if group["params"]]
+
+    def _held(self, keeper: Keeper, model: nn.Module, anchors: dict[str, Any]) -> Tensor:
+        """What `keep` adds to the loss of a micro-batch."""
+        processes, labels = self.accelerator.num_processes, anchors.pop("labels")
+
+        def student(inputs: Mapping[str, Tensor], places: Tensor) -> Tensor:
+            return logits_at(model, inputs, places)
+
+        distance, divergence = keeper.distance(), keeper.divergence(anchors, labels, student)
+        values = {}
+        if distance is not None:
+            values["l2"] = distance / self._job.length.accumulation / processes
+        if divergence is not None:
+            values["kl"] = divergence / self._job.config.batch
+        keeper.note(self.state.global_step, values)
+        held = [keeper.weights[name] * value * processes for name, value in values.items()]
+        return torch.stack(held).sum()
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        sums = self._total(self.ledger.sums)  # waits for every process to have written its share
+        sums = self.summed(self.ledger.sums)  # waits for every process to have written its share
+        noted = self.summed(self.keeper.noted) if self.keeper else torch.zeros(0)
         if self.args.should_save:
             state = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            write_marker(state, {"job": self._identity, "sources": sums.tolist()})
+            values = {"sources": sums.tolist(), "keep": noted.tolist()}
+            write_marker(state, {"job": self._job.identity, "probe": self.prober.points, **values})
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         state, learning = Path(resume_from_checkpoint), trainable(model or self.model)
@@ -135,68 +181,36 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         with torch.no_grad():
             for name, tensor in saved.items():
                 learning[name].copy_(tensor)
+        marker = read_marker(state)
+        self.prober.points = marker["probe"]
         if self.is_world_process_zero():
-            self.ledger.sums.copy_(torch.tensor(read_marker(state)["sources"]))
+            self.ledger.sums.copy_(torch.tensor(marker["sources"]))
+            if self.keeper:
+                self.keeper.noted.copy_(torch.tensor(marker["keep"]))
 
 
-class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Shows how far it is, and sees that the last step is logged."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._ticks: Iterator[int] = iter(())
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Start the line at the step that a state left off at."""
-        del args, control
-        ahead = range(state.global_step, state.max_steps)
-        self._ticks = self._context.track(ahead, "training steps", total=len(ahead))
-        next(self._ticks, None)
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """One step on."""
-        del args
-        next(self._ticks, None)
-        if state.global_step == state.max_steps:
-            control.should_log = True
+def logits_at(model: nn.Module, inputs: Mapping[str, Tensor], places: Tensor) -> Tensor:
+    """Logits (rows, places, words) at places (places,) of every row."""
+    inner = getattr(model, "module", model)
+    if "logits_to_keep" in signature(type(inner).forward).parameters:
+        kept: Tensor = model(**inputs, logits_to_keep=places, use_cache=False).logits
+        return kept
+    every: Tensor = model(**inputs, use_cache=False).logits
+    return every[:, places]
 
 
-def arguments(config: FinetuneConfig, length: Length, states: Path, seed: int) -> TrainingArguments:
-    """Trainer's arguments; states go under `states` when the config wants any."""
-    cuda = torch.cuda.is_available()
-    unused = config.how("vision") != "frozen" or config.how("projector") != "frozen"
-    args = TrainingArguments(
-        output_dir=str(states),
-        per_device_train_batch_size=config.micro_batch,
-        gradient_accumulation_steps=length.accumulation,
-        max_steps=length.steps,
-        learning_rate=config.lr,
-        lr_scheduler_type=SCHEDULES[config.schedule],
-        warmup_steps=math.floor(config.warmup * length.steps),
-        weight_decay=config.weight_decay,
-        bf16=config.precision == "bf16-mixed",
-        logging_steps=max(1, length.steps // CURVE_POINTS),
-        logging_first_step=True,
-        logging_nan_inf_filter=False,
-        save_strategy="steps" if config.save_every else "no",
-        save_steps=config.save_every or length.steps,
-        save_total_limit=2,
-        seed=seed % 2**32,
-        train_sampling_strategy="sequential",  # `Order` has shuffled already
-        remove_unused_columns=False,
-        average_tokens_across_devices=True,
-        ddp_find_unused_parameters=unused,  # a tower's last layers may feed nothing
-        dataloader_pin_memory=cuda,
-        use_cpu=not cuda,
-        report_to="none",
-        disable_tqdm=True,
-        log_level="error",
-        log_level_replica="error",
-    )
-    _ = args.device
-    args._n_gpu = min(args._n_gpu, 1)  # else several GPUs mean DataParallel and a larger batch
-    return args
+def _keeper(job: Job, device: torch.device) -> Keeper | None:
+    """What holds the model to its base: itself without adapters, or a second copy."""
+    keep = job.config.keep
+    if keep is None or not (keep.l2 or keep.kl):
+        return None
+    base, learning = job.model, trainable(job.model)
+    if keep.kl and not all(map(is_adapter, learning)):
+        base = load_model(job.config.model, frozen_dtype(job.base, job.config)).to(device)
+        base.requires_grad_(False)
+
+    def teacher(inputs: Mapping[str, Tensor], places: Tensor) -> Tensor:
+        with without_adapters(base):
+            return logits_at(base, inputs, places)
+
+    return Keeper(keep, learning, teacher)

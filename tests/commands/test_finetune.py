@@ -98,7 +98,10 @@ def test_output_loads_with_the_auto_classes(llava: Path, colours: Path, tmp_path
     processor = transformers.AutoProcessor.from_pretrained(path)
     assert type(processor).__name__ == "LlavaProcessor"
     sidecars = {file.name for file in llava.iterdir()}
-    assert {file.name for file in path.iterdir()} == {*sidecars, "report.json"}
+    made = {"README.md", "adapter-language", "curves.png", "preprocessor_config.json"}
+    assert {file.name for file in path.iterdir()} == {*sidecars, *made, "report.json"}
+    older = transformers.CLIPImageProcessor.from_pretrained(path)
+    assert older.to_dict() == processor.image_processor.to_dict()
 
 
 def test_adapters_reach_only_the_layers_they_name(
@@ -112,7 +115,7 @@ def test_adapters_reach_only_the_layers_they_name(
     assert len(changed) == report["results"]["parts"]["language"]["lora_targets"] == 14
     assert all(name.endswith("_proj.weight") for name in changed)
     assert all(name.startswith("language_model.model.layers.") for name in changed)
-    how = {"rank": 4, "alpha": 8.0, "dropout": 0.0}
+    how = {"lora": {"rank": 4, "alpha": 8.0, "dropout": 0.0, "dora": False, "rslora": False}}
     assert report["results"]["parts"]["language"]["how"] == how
 
 
@@ -177,13 +180,16 @@ def test_dry_run_says_what_would_be_trained(llava: Path, colours: Path) -> None:
         f"{colours}:3": " blue</s>",
     }
     assert (shown["samples"], shown["steps"], shown["epochs"]) == (12, 6, 2.0)
-    assert shown["tokens"] == {"min": 30, "median": 30, "max": 30}
-    assert shown["image_tokens"] == {"min": 16, "median": 16, "max": 16}
-    assert shown["learnt_tokens"] == {"min": 2, "median": 2, "max": 2}
+    for key, tokens in (("tokens", 30), ("image_tokens", 16), ("learnt_tokens", 2)):
+        spread = {"min": tokens, "median": tokens, "max": tokens}
+        assert shown[key] == {**spread, "histogram": {str(tokens): 12}}
     assert shown["parts"]["projector"] == {
         "how": "full",
+        "lr": 1e-6,
         "weights": 2112,
         "trainable": 2112,
+        "tensors": 4,
+        "tensors_learning": 4,
         "lora_targets": 0,
     }
     assert shown["parts"]["vision"]["trainable"] == 0

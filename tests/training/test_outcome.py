@@ -7,9 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mllmtool.checkpoints import Checkpoint
+from mllmtool.configs.base import Part
 from mllmtool.errors import NumericError
 from mllmtool.models.loading import disk_names, load_model
-from mllmtool.training.outcome import drift_by_part, write_tuned
+from mllmtool.models.parts import part_of
+from mllmtool.training.outcome import moved_by_part, write_tuned
 
 
 def bf16_copy(base: Path, into: Path) -> Path:
@@ -21,11 +23,16 @@ def bf16_copy(base: Path, into: Path) -> Path:
     return into
 
 
+def of_part(base: Checkpoint, part: Part) -> set[str]:
+    """Names on disk of a part's tensors."""
+    return {name for name in base.names if part_of(name) == part}
+
+
 def test_only_what_learnt_is_written_from_memory(llava: Path, tmp_path: Path) -> None:
     base, model = Checkpoint.open(llava), load_model(llava)
     with torch.no_grad():
         model.model.multi_modal_projector.linear_1.bias.add_(1)
-    write_tuned(model, disk_names(model, base), base, ["vision", "language"], tmp_path)
+    write_tuned(model, disk_names(model, base), base, of_part(base, "projector"), tmp_path)
     tuned = Checkpoint.open(tmp_path)
     assert tuned.names == base.names
     changed = [name for name in base.names if not torch.equal(base[name], tuned[name])]
@@ -38,8 +45,8 @@ def test_frozen_weight_that_moved_is_a_bug(llava: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         model.lm_head.weight[0, 0] += 1
     with pytest.raises(RuntimeError) as caught:
-        write_tuned(model, disk_names(model, base), base, ["language"], tmp_path)
-    assert str(caught.value) == "language_model.lm_head.weight: moved, though its part is frozen"
+        write_tuned(model, disk_names(model, base), base, of_part(base, "projector"), tmp_path)
+    assert str(caught.value) == "language_model.lm_head.weight: moved, though it is frozen"
 
 
 def test_nan_is_refused(llava: Path, tmp_path: Path) -> None:
@@ -47,7 +54,7 @@ def test_nan_is_refused(llava: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         model.lm_head.weight[0, 0] = float("nan")
     with pytest.raises(NumericError, match=r"lm_head\.weight: became NaN or Inf"):
-        write_tuned(model, disk_names(model, base), base, ["vision"], tmp_path)
+        write_tuned(model, disk_names(model, base), base, of_part(base, "language"), tmp_path)
 
 
 def test_drift_counts_the_rounding_of_the_file(llava: Path, tmp_path: Path) -> None:
@@ -58,13 +65,16 @@ def test_drift_counts_the_rounding_of_the_file(llava: Path, tmp_path: Path) -> N
         bias.copy_(torch.ones(32))
     for folder in ("ones", "tuned"):
         (tmp_path / folder).mkdir()
-    write_tuned(model, disk_names(model, base), base, ["vision", "language"], tmp_path / "ones")
+    moving = of_part(base, "projector")
+    write_tuned(model, disk_names(model, base), base, moving, tmp_path / "ones")
     ones = Checkpoint.open(tmp_path / "ones")
     with torch.no_grad():
         bias[:8] += 0.5
         bias[8:] += 1e-4  # less than half a step of bfloat16 at 1
-    write_tuned(model, disk_names(model, ones), ones, ["vision", "language"], tmp_path / "tuned")
-    drifts = drift_by_part(ones, Checkpoint.open(tmp_path / "tuned"))
+    write_tuned(model, disk_names(model, ones), ones, moving, tmp_path / "tuned")
+    parts = moved_by_part(ones, Checkpoint.open(tmp_path / "tuned"), moving)
+    drifts = {part: row.drift for part, row in parts.items()}
+    assert (parts["projector"].frozen, parts["language"].frozen > 0) == (0, True)
     assert drifts["projector"].changed == 8
     assert drifts["projector"].entries == 2112
     squares = sum(

@@ -15,7 +15,8 @@ from mllmtool.errors import ConfigError
 from mllmtool.models.encoding import Encoder
 from mllmtool.models.loading import disk_names, load_model
 from mllmtool.models.parts import partition
-from mllmtool.training.selection import merge_adapters, select, trainable
+from mllmtool.training.adapters import merge_adapters
+from mllmtool.training.selection import select, trainable
 
 Selected = tuple[Any, dict[str, Part], dict[Part, list[str]]]
 
@@ -26,7 +27,8 @@ def selected(llava: Path) -> Callable[..., Selected]:
         model = load_model(base)
         parts = partition(model)
         values = {"model": "b", "samples": "s", "steps": 1, "train": list(train)}
-        return model, parts, select(model, parts, FinetuneConfig.parse(values), seed=0)
+        selection = select(model, parts, FinetuneConfig.parse(values), seed=0)
+        return model, parts, selection.targets
 
     return make
 

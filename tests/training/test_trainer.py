@@ -15,7 +15,8 @@ from mllmtool.errors import CheckpointError, ConfigError, NumericError
 from mllmtool.models.encoding import IGNORED, Encoder
 from mllmtool.models.loading import load_model
 from mllmtool.training.examples import Order
-from mllmtool.training.job import prepare, run_length
+from mllmtool.training.job import prepare
+from mllmtool.training.length import run_length
 from mllmtool.training.trainer import WEIGHTS, PartsTrainer
 
 

@@ -8,28 +8,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.context import Context
-from mllmtool.data.samples import Sample
+from mllmtool.data.samples import Sample, read_samples
 from mllmtool.errors import DataError
 from mllmtool.models.encoding import Encoder
 from mllmtool.training.examples import (
     Collator,
     Examples,
+    Longest,
     Order,
+    Stream,
     preload,
     read_examples,
     source_of,
 )
 
 
-def config(samples: Path, **values: Any) -> FinetuneConfig:
-    return FinetuneConfig.parse({"model": "base", "samples": str(samples), "steps": 1, **values})
+def read(samples: Path, base: Path, longest: Longest | None = None) -> Examples:
+    longest = longest or Longest(999, None, drop=False)
+    return read_examples(
+        str(samples), samples.parent, Encoder.load(base), longest, Context(quiet=True)
+    )
 
 
-def read(samples: Path, base: Path, positions: int | None = None, **values: Any) -> Examples:
-    encoder = Encoder.load(base)
-    return read_examples(config(samples, **values), encoder, positions, Context(quiet=True))
+def in_order(examples: Examples) -> Stream:
+    """As many as there are, in an order of chance."""
+    number = len(examples.samples)
+    return Stream(examples, Order(number, 2 * number, Context(seed=0)))
 
 
 @settings(deadline=None, max_examples=30)
@@ -69,14 +74,49 @@ def test_source_of_a_sample(extra: dict[str, Any], source: str | None) -> None:
 def test_collator_numbers_the_sources(llava: Path, colours: Path) -> None:
     examples = read(colours, llava)
     assert examples.sources == ("even", "odd")
-    batch = Collator(examples, Encoder.load(llava))([0, 1, 3])
-    assert batch["sources"].tolist() == [0, 1, 1]
+    stream = in_order(examples)
+    batch = Collator(stream, None, Encoder.load(llava))([0, 1, 15])
+    assert batch["sources"].tolist() == [stream.order[place] % 2 for place in (0, 1, 15)]
     assert batch["input_ids"].shape[0] == 3
+    assert "anchors" not in batch
 
 
 def test_samples_without_source_are_numbered_minus_one(llama: Path, sums: Path) -> None:
-    batch = Collator(read(sums, llama), Encoder.load(llama))([0, 1])
+    stream = in_order(read(sums, llama))
+    batch = Collator(stream, None, Encoder.load(llama))([0, 1])
     assert batch["sources"].tolist() == [-1, -1]
+
+
+def test_anchors_are_seen_in_an_order_of_their_own(llama: Path, sums: Path) -> None:
+    examples, encoder = read(sums, llama), Encoder.load(llama)
+    number = len(examples.samples)
+    context = Context(seed=0)
+    anchors = Stream(examples, Order(number, number, context, "anchors"))
+    places = list(range(number))
+    batch = Collator(in_order(examples), anchors, encoder)(places)
+    expected = anchors.batch(places, encoder)
+    assert batch["anchors"]["input_ids"].equal(expected["input_ids"])
+    assert [anchors.order[n] for n in places] != [in_order(examples).order[n] for n in places]
+
+
+def test_long_samples_are_an_error_or_dropped_and_named(llama: Path, sums: Path) -> None:
+    encoder = Encoder.load(llama)
+    samples = list(read_samples(sums))
+    lengths = [len(encoder.train_row(sample, sums.parent).ids) for sample in samples]
+    limit = min(lengths)
+    long = [f"{sums}:{n}" for n, length in enumerate(lengths, start=1) if length > limit]
+    with pytest.raises(DataError) as caught:
+        read(sums, llama, Longest(limit, None, drop=False))
+    assert str(caught.value).startswith(f"{long[0]}: ")
+    assert f"more than --max-length {limit}; nothing is cut off" in str(caught.value)
+    kept = read(sums, llama, Longest(limit, None, drop=True))
+    assert list(kept.dropped) == long
+    assert len(kept.samples) == len(samples) - len(long)
+    with pytest.raises(DataError) as caught:
+        read(sums, llama, Longest(3, None, drop=True))
+    assert str(caught.value) == (
+        f"{sums}: holds no sample that is short enough; {len(samples)} are longer"
+    )
 
 
 def test_every_wrong_sample_is_told_at_once(llava: Path, tmp_path: Path) -> None:
@@ -112,18 +152,18 @@ def test_samples_that_a_short_run_sees() -> None:
 
 
 @pytest.mark.parametrize(
-    ("positions", "values", "message"),
+    ("tokens", "positions", "message"),
     [
-        (None, {"max_length": 29}, "30 tokens, more than --max-length 29; nothing is cut off"),
-        (20, {}, "30 tokens, more than the 20 positions of the model"),
+        (29, None, "30 tokens, more than --max-length 29; nothing is cut off"),
+        (99, 20, "30 tokens, more than the 20 positions of the model"),
     ],
 )
 def test_too_long_is_an_error_never_cut(
-    llava: Path, tmp_path: Path, positions: int | None, values: Any, message: str
+    llava: Path, tmp_path: Path, tokens: int, positions: int | None, message: str
 ) -> None:
     samples = factories.colour_samples(tmp_path, number=1)
     with pytest.raises(DataError) as caught:
-        read(samples, llava, positions, **values)
+        read(samples, llava, Longest(tokens, positions, drop=False))
     assert str(caught.value) == f"{samples}:1: {message}"
 
 

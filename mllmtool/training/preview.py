@@ -1,0 +1,76 @@
+"""What a dry run shows of the samples, and what the run would need."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mllmtool.models.encoding import IGNORED, Row
+from mllmtool.training.job import Job
+from mllmtool.training.selection import trainable
+
+SHOWN, BINS = 3, 10
+ADAM = 8  # bytes of AdamW's two moments in float32, a weight that learns
+
+
+def preview(job: Job) -> dict[str, Any]:
+    """Lengths of the samples, what three of them teach, and needs of memory and disk in bytes."""
+    encoder, examples = job.encoder, job.examples
+    rows = [encoder.train_row(sample, examples.root) for sample in examples.samples]
+    learnt = [row.labels[row.labels != IGNORED] for row in rows]
+    return {
+        "tokens": _spread([len(row.ids) for row in rows]),
+        "image_tokens": _spread([_num_image_tokens(row, encoder.image_token_id) for row in rows]),
+        "learnt_tokens": _spread([len(ids) for ids in learnt]),
+        "learnt_text": {
+            place: encoder.tokenizer.decode(ids)
+            for place, ids in zip(examples.places[:SHOWN], learnt, strict=False)
+        },
+        "rows": {
+            place: encoder.tokenizer.decode(row.ids)
+            for place, row in zip(examples.places[:SHOWN], rows, strict=False)
+        },
+        "sources": list(examples.sources),
+        "needs": _needs(job),
+    }
+
+
+def _needs(job: Job) -> dict[str, int]:
+    """Bytes: what weights, gradients and optimizer hold; activations come on top."""
+    learning = trainable(job.model).values()
+    held = sum(p.numel() * p.element_size() for p in job.model.parameters())
+    state = sum(p.numel() * (ADAM + p.element_size()) for p in learning)
+    output = sum(job.base.info(name).num_bytes for name in job.base.names)
+    return {
+        "memory_without_activations": held + state + _copies(job),
+        "disk_output": output,
+        "disk_states": 3 * state if job.config.save_every else 0,
+    }
+
+
+def _copies(job: Job) -> int:
+    """What `keep` holds of the base: the weights that learn, and a whole teacher."""
+    keep, learning = job.config.keep, trainable(job.model)
+    if keep is None:
+        return 0
+    held = sum(p.numel() * p.element_size() for p in learning.values()) if keep.l2 else 0
+    whole = keep.kl and not job.selection.targets
+    return held + (
+        sum(p.numel() * p.element_size() for p in job.model.parameters()) if whole else 0
+    )
+
+
+def _spread(counts: Sequence[int]) -> dict[str, Any]:
+    """Least, middle and most, and how many fall into each of ten bins of equal width."""
+    number, edges = np.histogram(counts, bins=min(BINS, 1 + max(counts) - min(counts)))
+    return {
+        "min": min(counts),
+        "median": statistics.median(counts),
+        "max": max(counts),
+        "histogram": {f"{edge:.0f}": int(n) for edge, n in zip(edges, number, strict=False)},
+    }
+
+
+def _num_image_tokens(row: Row, image_token_id: int | None) -> int:
+    return 0 if image_token_id is None else int((row.ids == image_token_id).sum())
