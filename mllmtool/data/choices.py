@@ -1,173 +1,84 @@
-"""Labelled images as multiple-choice questions, and the class-name distractor set.
+"""Labelled images as questions: items to evaluate, samples to train on.
 
-A question's options depend on the seed, its id and the classes alone, so that leaving images out
-or adding some changes no other question.
+A question depends on the seed, its id and the classes alone (and on what its image is near to),
+so that leaving images out or adding some changes no other question.
 """
 
-import hashlib
-import os
-import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-
-from mllmtool.data.rows import ImageFolder
-from mllmtool.data.samples import IMAGE_MARK, images_root, parse_line, read_jsonl
-from mllmtool.data.suites import LETTERS, Item
-from mllmtool.errors import DataError
-
-IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-
-
-class Labelled(BaseModel):
-    """An image, by its name in the folder of the images, and its class."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    image: Annotated[str, Field(min_length=1)]
-    class_name: str
-    id: str | None = None
-
-    @field_validator("class_name")
-    @classmethod
-    def _plain(cls, value: str) -> str:
-        if not value.strip() or IMAGE_MARK in value or "\n" in value:
-            raise ValueError(f"{value!r} cannot be an option's text")
-        return value.strip()
-
-    @property
-    def key(self) -> str:
-        """The id, else the image."""
-        return self.id or self.image
+from mllmtool.configs.build_vqa import Answer, Style
+from mllmtool.data.distractors import Pool
+from mllmtool.data.labelled import Labelled
+from mllmtool.data.samples import IMAGE_MARK
+from mllmtool.data.styles import CHOICE, Template, draw_facts
+from mllmtool.data.suites import LETTERS
+from mllmtool.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class LabelledImages:
-    """All of them, the folder that they are in, and how many files were passed over."""
+class Questions:
+    """Makes the items of an image: each style, each in `versions` versions.
 
-    root: Path
-    images: tuple[Labelled, ...]
-    passed_over: int = 0
-
-    @property
-    def classes(self) -> list[str]:
-        """Sorted."""
-        return sorted({labelled.class_name for labelled in self.images})
-
-    @property
-    def sha256(self) -> str:
-        """Hash of ids, images' names and classes; the images themselves are not read."""
-        digest = hashlib.sha256()
-        for labelled in self.images:
-            digest.update(labelled.model_dump_json().encode() + b"\n")
-        return digest.hexdigest()
-
-
-def read_labelled(path: Path) -> LabelledImages:
-    """A folder with one subfolder a class, or a JSONL file of {image, class_name} and maybe id.
-
-    Raises:
-        DataError: there are no images, one is missing, or an id occurs twice.
+    The multiple choice has the image's id, another style `#style` after it, and the versions of a
+    question `#1`, `#2` after that. Versions of a multiple choice all differ.
     """
-    if path.is_dir():
-        return _read_folder(path)
-    root, lines = images_root(path), dict[str, int]()
-    folder, images = ImageFolder(root), []
-    for line, values in read_jsonl(path):
-        where = f"{path}:{line}"
-        labelled: Labelled = parse_line(Labelled, values, where)
-        if (before := lines.setdefault(labelled.key, line)) != line:
-            raise DataError(f"{where}: id {labelled.key!r} is also that of line {before}")
-        folder.check(labelled.image, where)
-        images.append(labelled)
-    if not images:
-        raise DataError(f"{path}: holds no images")
-    return LabelledImages(root, tuple(images))
+
+    templates: Mapping[Style, Sequence[Template]]
+    pool: Pool
+    versions: int
+    rng: Callable[[str], Random]
+
+    def items(self, labelled: Labelled) -> Iterator[dict[str, Any]]:
+        """The items of an image.
+
+        Raises:
+            ConfigError: there are fewer ways to ask than versions.
+        """
+        for style in self.templates:
+            yield from self._versions(style, labelled)
+
+    def _versions(self, style: Style, labelled: Labelled) -> Iterator[dict[str, Any]]:
+        templates = self.templates[style]
+        ways = len(set(templates)) * self.pool.ways(labelled)
+        if style == CHOICE and ways < self.versions:
+            raise ConfigError(
+                f"--per-epoch: {labelled.class_name} can be asked in {ways} ways, fewer than"
+                f" {self.versions}"
+            )
+        seen = []
+        for number in range(1, self.versions + 1):
+            key = labelled.key if style == CHOICE else f"{labelled.key}#{style}"
+            name = f"{key}#{number}" if self.versions > 1 else key
+            rng = self.rng(f"build-vqa/{name}")
+            facts = draw_facts(style, labelled, templates, self.pool, rng)
+            while style == CHOICE and facts in seen:
+                facts = draw_facts(style, labelled, templates, self.pool, rng)
+            seen.append(facts)
+            yield {
+                "id": name,
+                "images": [labelled.image],
+                **facts._asdict(),
+                "class_name": labelled.class_name,
+                "style": style,
+            }
 
 
-def _read_folder(root: Path) -> LabelledImages:
-    images, passed_over = [], 0
-    for folder, folders, files in os.walk(root):
-        folders.sort()
-        place = Path(folder).relative_to(root)
-        for file in sorted(files):
-            name = place / file
-            if len(name.parts) < 2 or name.suffix.lower() not in IMAGE_SUFFIXES:
-                passed_over += 1
-                continue
-            values = {"image": name.as_posix(), "class_name": name.parts[0]}
-            images.append(parse_line(Labelled, values, str(root / name)))
-    if not images:
-        raise DataError(f"{root}: holds no images in a subfolder named after their class")
-    return LabelledImages(root, tuple(images), passed_over)
-
-
-def question(
-    labelled: Labelled, classes: Sequence[str], number: int, text: str, rng: Random
-) -> dict[str, Any]:
-    """An item with `number` options: the class at a random place among other classes, drawn."""
-    own = classes.index(labelled.class_name)
-    drawn = rng.sample(range(len(classes) - 1), number - 1)
-    options = [classes[index + (index >= own)] for index in drawn]
-    answer = rng.randrange(number)
-    options.insert(answer, labelled.class_name)
-    return {
-        "id": labelled.key,
-        "images": [labelled.image],
-        "question": text,
-        "options": options,
-        "answer": answer,
-        "class_name": labelled.class_name,
-    }
-
-
-def sample(item: Mapping[str, Any]) -> dict[str, Any]:
-    """The item as a training sample: options in lettered lines, answered by a letter."""
-    lines = [f"{letter}. {text}" for letter, text in zip(LETTERS, item["options"], strict=False)]
+def sample(item: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
+    """The item as a training sample; a multiple choice shows its options in lettered lines."""
+    lines, told = [], item["options"][item["answer"]]
+    if item["style"] == CHOICE:
+        lines = [
+            f"{letter}. {text}" for letter, text in zip(LETTERS, item["options"], strict=False)
+        ]
+        told = LETTERS[item["answer"]] if answer == "letter" else told
     prompt = "\n".join([IMAGE_MARK, item["question"], *lines])
-    answer = LETTERS[item["answer"]]
-    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
-    return {"id": item["id"], "images": item["images"], "messages": turns}
-
-
-def read_items(path: Path, field: str) -> Iterator[dict[str, Any]]:
-    """Items, each with a text under `field`.
-
-    Raises:
-        DataError: `file:line`; it is no item, lacks the field, or has an id that occurred before.
-    """
-    lines = dict[str, int]()
-    for line, values in read_jsonl(path):
-        where = f"{path}:{line}"
-        parse_line(Item, values, where)
-        if (before := lines.setdefault(values["id"], line)) != line:
-            raise DataError(f"{where}: id {values['id']!r} is also that of line {before}")
-        if not isinstance(values.get(field), str) or not values[field].strip():
-            raise DataError(f"{where}: {field}: must be a text, got {values.get(field)!r}")
-        yield values
-
-
-def distracted(item: Mapping[str, Any], text: str, rng: Random) -> dict[str, Any] | None:
-    """The item with `text` in the place of one wrong option, drawn; None when an option holds it.
-
-    `class_option` is the index of the replaced option. All else stays (the class-name distractor
-    test, arXiv 2603.14493: it shows whether a model names the class whatever is asked).
-    """
-    whole_word = re.compile(rf"(?<!\w){re.escape(text)}(?!\w)", re.IGNORECASE)
-    if any(whole_word.search(option) for option in item["options"]):
-        return None
-    wrong = [index for index in range(len(item["options"])) if index != item["answer"]]
-    place = rng.choice(wrong)
-    options = [text if index == place else option for index, option in enumerate(item["options"])]
-    return {**item, "options": options, "class_option": place}
-
-
-def answer_counts(items: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """How often each letter is the right one."""
-    counts = Counter(LETTERS[item["answer"]] for item in items)
-    return dict(sorted(counts.items()))
+    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": told}]
+    return {
+        "id": item["id"],
+        "images": item["images"],
+        "messages": turns,
+        "style": item["style"],
+    }

@@ -3,14 +3,12 @@
 import json
 from collections import Counter
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
 from commandline import mllmtool
 from PIL import Image
 
-from mllmtool.data.choices import Labelled, distracted, question
 from mllmtool.data.samples import images_root, read_samples
 from mllmtool.data.suites import Item, read_suite
 
@@ -27,6 +25,8 @@ def animals(tmp_path: Path) -> Path:
     (tmp_path / "animals/README.md").touch()
     (tmp_path / "animals/cat/notes.txt").touch()
     (tmp_path / "animals/stray.png").touch()
+    (tmp_path / "animals/.thumbnails").mkdir()
+    (tmp_path / "animals/.thumbnails/0.png").touch()
     return tmp_path / "animals"
 
 
@@ -61,49 +61,21 @@ def test_items_and_samples_of_a_folder(tmp_path: Path, animals: Path) -> None:
                 {"role": "user", "content": prompt},
                 {"role": "assistant", "content": "ABCD"[item["answer"]]},
             ],
+            "style": "multiple-choice",
         }
     assert report["results"] == {
-        "items": 20,
+        "images": 20,
         "classes": ANIMALS,
-        "files_passed_over": 3,
+        "files_passed_over": 4,
+        "duplicate_rows": 0,
+        "items": 20,
+        "styles": {"multiple-choice": 20},
         "answers": dict(sorted(Counter("ABCD"[item["answer"]] for item in items).items())),
     }
     assert report["run"]["images_root"] == "../animals"
     made = tmp_path / "vqa/samples.jsonl"
     for checked in read_samples(made):
         assert (images_root(made) / checked.images[0]).is_file()
-
-
-def test_a_question_by_hand() -> None:
-    class Script(Random):
-        """Draws the first classes and the last place."""
-
-        def sample(self, population: Any, k: int, **_: Any) -> list[Any]:
-            return list(population)[:k]
-
-        def randrange(self, *stop: Any) -> int:
-            return int(stop[0]) - 1
-
-    item = question(Labelled(image="i", class_name="b"), ["a", "b", "c", "d"], 3, "q", Script())
-    # without b the classes are a, c, d; two drawn from the front, b at the end
-    assert item == {
-        "id": "i",
-        "images": ["i"],
-        "question": "q",
-        "options": ["a", "c", "b"],
-        "answer": 2,
-        "class_name": "b",
-    }
-
-
-def test_answers_and_distractors_are_drawn_evenly() -> None:
-    classes, answers, wrong = ["a", "b", "c", "d", "e"], Counter[int](), Counter[str]()
-    for seed in range(4000):
-        item = question(Labelled(image="i", class_name="c"), classes, 4, "q", Random(seed))
-        answers[item["answer"]] += 1
-        wrong.update(set(item["options"]) - {"c"})
-    assert all(abs(answers[place] - 1000) < 5 * (4000 * 3 / 16) ** 0.5 for place in range(4))
-    assert all(abs(wrong[name] - 3000) < 5 * (4000 * 3 / 16) ** 0.5 for name in "abde")
 
 
 def test_another_image_changes_no_question(tmp_path: Path, animals: Path) -> None:
@@ -132,15 +104,6 @@ def labels(animals: Path, *rows: dict[str, Any]) -> Path:
     )
     path.write_text("\n".join(map(json.dumps, given)))
     return path
-
-
-def test_items_of_a_labels_file(tmp_path: Path, animals: Path) -> None:
-    report = build(tmp_path / "vqa", "--images", labels(animals), "--options", 5)
-    items = lines(tmp_path / "vqa/items.jsonl")
-    assert [item["id"] for item in items] == [f"id-{name}" for name in ANIMALS]
-    assert [item["images"] for item in items] == [[f"animals/{name}/0.png"] for name in ANIMALS]
-    assert all(set(item["options"]) == set(ANIMALS) for item in items)
-    assert report["run"]["images_root"] == ".."
 
 
 def item(name: str, *options: str, answer: int = 0, **more: Any) -> dict[str, Any]:
@@ -174,7 +137,12 @@ def test_one_wrong_option_gives_way_to_the_class_name(tmp_path: Path) -> None:
         assert place != before["answer"] == after["answer"]
         expected = [*before["options"]]
         expected[place] = "cat"
-        assert after == {**before, "options": expected, "class_option": place}
+        assert after == {
+            **before,
+            "options": expected,
+            "class_option": place,
+            "source_id": before["id"],
+        }
         Item.model_validate(after)
     places = Counter(each["class_option"] for each in found[:40])
     assert len(places) == 4
@@ -182,17 +150,6 @@ def test_one_wrong_option_gives_way_to_the_class_name(tmp_path: Path) -> None:
     assert sorted(each.name for each in (tmp_path / "out").iterdir()) == [
         *("items.jsonl", "report.json")
     ]
-
-
-def test_distractors_take_every_wrong_place_evenly() -> None:
-    whole = item("i", "a", "b", "c", "d", answer=1)
-    places = Counter[int]()
-    for seed in range(3000):
-        made = distracted(whole, "cat", Random(seed))
-        assert made is not None
-        places[made["class_option"]] += 1
-    assert set(places) == {0, 2, 3}
-    assert all(abs(count - 1000) < 5 * (3000 * 2 / 9) ** 0.5 for count in places.values())
 
 
 def test_a_chain_of_commands_finds_the_images(tmp_path: Path, animals: Path) -> None:
@@ -213,7 +170,7 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(tmp_path: Path, animals: Pa
     before = sorted(tmp_path.iterdir())
     argv = ("build-vqa", "--images", animals, "--out", tmp_path / "vqa", "--dry-run", "--quiet")
     plan = json.loads(mllmtool(*argv).out)
-    assert (plan["items"], plan["classes"]) == (20, ANIMALS)
+    assert (plan["images"], plan["classes"]) == (20, ANIMALS)
     assert plan["first"]["id"] == "cat/0.png"
     assert sorted(tmp_path.iterdir()) == before
 
@@ -239,15 +196,20 @@ FAILURES: dict[str, tuple[int, list[dict[str, Any]], list[str], str]] = {
         3,
         [{"image": "../x.png", "class_name": "dog"}],
         [],
-        "FILE:1: ../x.png: leads out of the image folder DIR; set --images",
+        "FILE:1: ../x.png: leads out of the image folder DIR; set --image-root",
     ),
     "an image twice": (
         3,
         [GOOD, {**GOOD, "class_name": "dog"}],
         [],
-        "FILE:2: id 'animals/cat/0.png' is also that of line 1",
+        "FILE:2: id 'animals/cat/0.png' is also that of FILE:1",
     ),
-    "no class": (3, [{"image": "x"}], [], "FILE:1: class_name: Field required"),
+    "no class": (
+        3,
+        [{"image": "x"}],
+        [],
+        "FILE:1: has no column 'class_name'; its columns are image",
+    ),
     "a class with a mark": (
         3,
         [{**GOOD, "class_name": "<image>"}],
@@ -285,6 +247,78 @@ FAILURES: dict[str, tuple[int, list[dict[str, Any]], list[str], str]] = {
         ["--distract", "class_name"],
         "FILE: every item already holds its class_name in an option",
     ),
+    "a class name that is no option": (
+        3,
+        [{**ITEM, "class_name": "<image>"}],
+        ["--distract", "class_name"],
+        "FILE:1: class_name: '<image>' cannot be an option's text",
+    ),
+    "an image twice by its id": (
+        3,
+        [{**GOOD, "id": "a"}, {**GOOD, "id": "a"}],
+        [],
+        "FILE:2: id 'a' is also that of FILE:1",
+    ),
+    "a class that is no text": (
+        3,
+        [{**GOOD, "class_name": 3}],
+        [],
+        "FILE:1: class_name: is the number 3, and the file names no classes",
+    ),
+    "an unknown column in a question": (
+        3,
+        [GOOD],
+        ["--question", "Which {kind}?"],
+        "FILE:1: has no column 'kind'; its columns are image, class_name",
+    ),
+    "a question that gives itself away": (
+        2,
+        [GOOD],
+        ["--question", "Is it {class_name}?"],
+        "--question: {class_name}: is no field of this text",
+    ),
+    "a question with code": (
+        2,
+        [GOOD],
+        ["--question", "{letters.__class__}"],
+        "--question: {letters.__class__}: a field is a plain name",
+    ),
+    "more fixed options than options": (
+        2,
+        [GOOD],
+        ["--fixed-options", "a,b,c,d"],
+        "--fixed-options: 4 and the right one are more than --options 4",
+    ),
+    "a fixed option twice": (
+        2,
+        [GOOD],
+        ["--fixed-options", "a,b,a"],
+        "--fixed-options: a occurs twice",
+    ),
+    "too few classes near": (
+        2,
+        [GOOD],
+        ["--distractors", "confusion", "--confusion", "x.json", "--topk", "2"],
+        "--topk: 3 wrong options are drawn from 2 classes",
+    ),
+    "confusion without its matrix": (
+        2,
+        [GOOD],
+        ["--distractors", "confusion"],
+        "--confusion: is required by --distractors",
+    ),
+    "a matrix that is not read": (
+        2,
+        [GOOD],
+        ["--confusion", "x.json"],
+        "--confusion: is not read with --distractors random",
+    ),
+    "a question of no style": (
+        2,
+        [GOOD],
+        ["--style", "short", "--question", "What?"],
+        "--question: is not read with --style short",
+    ),
     "a flag that is not read": (
         2,
         [ITEM],
@@ -305,6 +339,55 @@ def test_failures(tmp_path: Path, animals: Path, case: str) -> None:
     found = done.err.replace(str(path), "FILE").replace(str(tmp_path), "DIR")
     assert found == f"mllmtool: {message}\n"
     assert sorted(tmp_path.iterdir()) == before
+
+
+def fails(tmp_path: Path, *argv: object) -> tuple[int, str]:
+    """Exit status and message of a run that leaves nothing behind."""
+    before = sorted(tmp_path.rglob("*"))
+    done = mllmtool("build-vqa", *argv, "--out", tmp_path / "vqa", "--quiet")
+    assert done.out == ""
+    assert sorted(tmp_path.rglob("*")) == before
+    return done.status, done.err.replace(str(tmp_path), "DIR")
+
+
+def test_a_folder_that_links_to_itself(tmp_path: Path, animals: Path) -> None:
+    (animals / "cat/again").symlink_to(animals)
+    assert fails(tmp_path, "--images", animals) == (
+        3,
+        "mllmtool: DIR/animals/cat/again: is a link to a folder, which is not followed; copy it\n",
+    )
+
+
+def test_an_image_that_links_to_itself(tmp_path: Path, animals: Path) -> None:
+    (animals / "cat/loop.png").symlink_to(animals / "cat/loop.png")
+    status, message = fails(tmp_path, "--images", animals)
+    assert status == 3
+    assert message.startswith("mllmtool: DIR/animals: 'cat/loop.png': cannot be an image's name:")
+
+
+def test_an_image_that_links_out_of_the_folder(tmp_path: Path, animals: Path) -> None:
+    Image.new("RGB", (2, 2)).save(tmp_path / "out.png")
+    (animals / "cat/out.png").symlink_to(tmp_path / "out.png")
+    assert fails(tmp_path, "--images", animals) == (
+        3,
+        "mllmtool: DIR/animals: cat/out.png: leads out of the image folder DIR/animals;"
+        " set --images\n",
+    )
+
+
+def test_a_template_that_wants_a_column_of_a_folder(tmp_path: Path, animals: Path) -> None:
+    assert fails(tmp_path, "--images", animals, "--question", "Which {kind}?") == (
+        2,
+        "mllmtool: --question: {kind} is a column, and DIR/animals is a folder of classes,"
+        " which has none\n",
+    )
+
+
+def test_a_column_of_a_folder(tmp_path: Path, animals: Path) -> None:
+    assert fails(tmp_path, "--images", animals, "--label-column", "kind") == (
+        2,
+        "mllmtool: --label-column: is not read, as DIR/animals is a folder of classes\n",
+    )
 
 
 def test_a_folder_without_images(tmp_path: Path) -> None:
@@ -332,3 +415,171 @@ def test_a_task_finds_the_images_of_items_that_were_built(tmp_path: Path, animal
     (tmp_path / "suite.yaml").write_text("schema: mllmtool.suite/1\ntasks: [vqa/task.yaml]\n")
     (task,) = read_suite(tmp_path / "suite.yaml").tasks
     assert all(task.images(item)[0].is_file() for item in task.items)
+
+
+def test_versions_of_a_question_all_differ_and_all_are_right(tmp_path: Path, animals: Path) -> None:
+    build(tmp_path / "vqa", "--images", animals, "--per-epoch", 8, "--options", 3)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in lines(tmp_path / "vqa/items.jsonl"):
+        image, _, number = row["id"].rpartition("#")
+        found.setdefault(image, []).append(row)
+        assert int(number) == len(found[image])
+        assert row["options"][row["answer"]] == row["class_name"] == image.split("/")[0]
+    assert {len(rows) for rows in found.values()} == {8}
+    for rows in found.values():
+        assert len({tuple(row["options"]) for row in rows}) == 8
+
+
+def test_more_versions_than_there_are(tmp_path: Path, animals: Path) -> None:
+    argv = ("--images", animals, "--per-epoch", 9, "--options", 2)
+    # one of four other classes, in one of two orders
+    assert fails(tmp_path, *argv) == (
+        2,
+        "mllmtool: --per-epoch: cat can be asked in 8 ways, fewer than 9\n",
+    )
+
+
+def test_fixed_options_are_always_shown(tmp_path: Path, animals: Path) -> None:
+    argv = ("--images", animals, "--options", 5, "--fixed-options", "none, cat")
+    build(tmp_path / "vqa", *argv)
+    for row in lines(tmp_path / "vqa/items.jsonl"):
+        assert {"none", "cat", row["class_name"]} <= set(row["options"])
+        assert len(set(row["options"])) == 5
+        assert set(row["options"]) <= {*ANIMALS, "none"}
+
+
+def test_another_style_changes_no_question(tmp_path: Path, animals: Path) -> None:
+    """And every style's item says what its sample teaches."""
+    styles = ("multiple-choice", "yes-no", "short", "brief", "detailed")
+    build(tmp_path / "one", "--images", animals)
+    argv = [word for style in styles for word in ("--style", style)]
+    report = build(tmp_path / "five", "--images", animals, *argv)
+    assert report["results"]["styles"] == dict.fromkeys(sorted(styles), 20)
+    items, samples = lines(tmp_path / "five/items.jsonl"), lines(tmp_path / "five/samples.jsonl")
+    assert items[::5] == lines(tmp_path / "one/items.jsonl")
+    build(tmp_path / "brief", "--images", animals, "--style", "brief")
+    assert items[3::5] == lines(tmp_path / "brief/items.jsonl")
+    for row, sample in zip(items, samples, strict=True):
+        Item.model_validate(row)
+        assert (row["id"], row["style"]) == (sample["id"], sample["style"])
+        user, assistant = (turn["content"] for turn in sample["messages"])
+        if row["style"] != "multiple-choice":
+            assert user == f"<image>\n{row['question']}"
+            assert assistant == row["options"][row["answer"]]
+    assert len({tuple(row["options"]) for row in items if row["style"] == "yes-no"}) == 1
+
+
+def test_templates_of_a_file(tmp_path: Path, animals: Path) -> None:
+    (tmp_path / "t.yaml").write_text(
+        "multiple-choice: ['Which one ({letters})?', 'What?']\n"
+        "short: [{question: Name it., answer: 'the {class_name}'}]\n"
+    )
+    argv = ("--templates", tmp_path / "t.yaml", "--style", "multiple-choice", "--style", "short")
+    report = build(tmp_path / "vqa", "--images", animals, *argv, "--answer", "text")
+    items, samples = lines(tmp_path / "vqa/items.jsonl"), lines(tmp_path / "vqa/samples.jsonl")
+    assert {row["question"] for row in items[::2]} == {"Which one (A, B, C or D)?", "What?"}
+    for row, sample in zip(items, samples, strict=True):
+        the = "the " if row["style"] == "short" else ""
+        assert sample["messages"][1]["content"] == the + row["class_name"]
+    assert [read["role"] for read in report["inputs"]] == ["images", "templates"]
+
+
+def test_a_task_asks_as_the_sample_does(tmp_path: Path, animals: Path) -> None:
+    build(tmp_path / "vqa", "--images", animals)
+    (tmp_path / "vqa/task.yaml").write_text(
+        "schema: mllmtool.task/1\nname: animals\nitems: items.jsonl\nrole: new\ntype: mcq\n"
+        "answer: letter\nquadrant: {text: id, image: id}\n"
+    )
+    (tmp_path / "suite.yaml").write_text("schema: mllmtool.suite/1\ntasks: [vqa/task.yaml]\n")
+    (task,) = read_suite(tmp_path / "suite.yaml").tasks
+    for item, sample in zip(task.items, read_samples(tmp_path / "vqa/samples.jsonl"), strict=True):
+        assert task.sample(item).messages[0] == sample.messages[0]
+        assert task.answers(item)[item.answer] == sample.messages[1].content
+
+
+CONFUSED = [[9, 1, 0, 5, 0], [0, 9, 0, 0, 0], [3, 2, 1, 0, 0], [0, 0, 0, 9, 1], [1, 1, 1, 1, 9]]
+
+
+def confusion(tmp_path: Path, **changed: Any) -> Path:
+    path = tmp_path / "confusion.json"
+    path.write_text(json.dumps({"classes": list(ANIMALS), "matrix": CONFUSED} | changed))
+    return path
+
+
+def test_wrong_options_are_the_classes_most_confused(tmp_path: Path, animals: Path) -> None:
+    argv = ("--confusion", confusion(tmp_path), "--distractors", "confusion", "--topk", 2)
+    build(tmp_path / "vqa", "--images", animals, *argv, "--options", 3)
+    for row in lines(tmp_path / "vqa/items.jsonl"):
+        wrong = set(row["options"]) - {row["class_name"]}
+        match row["class_name"]:
+            case "cat":
+                assert wrong == {"dog", "fly"}
+            case "eel":
+                assert wrong == {"cat", "dog"}
+            case "fly":  # taken for a gnu alone; the other is any
+                assert "gnu" in wrong
+            case "gnu":  # all alike: the first two
+                assert wrong == {"cat", "dog"}
+
+
+WRONG_CONFUSION: dict[str, tuple[dict[str, Any], str]] = {
+    "a row too few": ({"matrix": CONFUSED[1:]}, "matrix: 4 rows for 5 classes"),
+    "a column too many": (
+        {"matrix": [[1] * 6, *CONFUSED[1:]]},
+        "matrix: row of cat: 6 columns for 5 classes",
+    ),
+    "no number": (
+        {"matrix": [*CONFUSED[:4], [0, 0, 0, 0, float("nan")]]},
+        "matrix: row of gnu: nan is not a count or a share",
+    ),
+    "no share": (
+        {"matrix": [*CONFUSED[:4], [0, 0, 0, 0, -1]]},
+        "matrix: row of gnu: -1 is not a count or a share",
+    ),
+    "an unknown class": (
+        {"classes": ["cat", "dog", "eel", "fly", "gnat"]},
+        "classes: the images have no gnat",
+    ),
+    "a missing class": (
+        {"classes": ["cat", "dog"], "matrix": [[1, 1], [1, 1]]},
+        "classes: has no eel, fly, gnu, as the images have",
+    ),
+    "a class twice": ({"classes": ["cat"] * 5}, "classes: are not texts, each once"),
+    "no matrix": ({"matrix": None}, "is not a mapping with the lists classes and matrix"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CONFUSION)
+def test_a_confusion_that_cannot_be(tmp_path: Path, animals: Path, case: str) -> None:
+    changed, message = WRONG_CONFUSION[case]
+    path = confusion(tmp_path, **changed)
+    found = fails(tmp_path, "--images", animals, "--distractors", "confusion", "--confusion", path)
+    assert found == (3, f"mllmtool: DIR/confusion.json: {message}\n")
+
+
+WRONG_TEMPLATES = {
+    "multi: [What]": (
+        "multi: unknown style; styles are multiple-choice, yes-no, short, brief, detailed"
+    ),
+    "short: What?": "short: is not a list of templates",
+    "short: []": "short: is not a list of templates",
+    "short: [{question: a, answer: b}]": "short: lacks {class_name}",
+    "short: [{question: a, anser: b}]": "short: anser: Extra inputs are not permitted",
+    "short: [7]": "short: Input should be a valid dictionary or instance of Template",
+    "yes-no: [Is it]": "yes-no: lacks {class_name}",
+    "yes-no: [{question: a, answer: b}]": "yes-no: 'b': no answer is written in this style",
+    "multiple-choice: ['{0}']": "multiple-choice: {0}: a field is a plain name",
+    "multiple-choice: ['{letters!r}']": "multiple-choice: {letters}: a field is a plain name",
+    "multiple-choice: ['<image>']": "multiple-choice: holds <image>; images are put in front",
+    "multiple-choice: ['{']": (
+        "multiple-choice: Single '{' encountered in format string; write {{ and }} for braces"
+    ),
+    "[What]": "is not a mapping of styles to lists",
+}
+
+
+@pytest.mark.parametrize("text", WRONG_TEMPLATES)
+def test_templates_that_cannot_be(tmp_path: Path, animals: Path, text: str) -> None:
+    (tmp_path / "t.yaml").write_text(text)
+    found = fails(tmp_path, "--images", animals, "--templates", tmp_path / "t.yaml")
+    assert found == (3, f"mllmtool: DIR/t.yaml: {WRONG_TEMPLATES[text]}\n")

@@ -1,0 +1,19 @@
+"""Texts with named fields, `{like_this}`, for which values are put in; no code is ever run."""
+
+import string
+
+
+def template_fields(template: str) -> list[str]:
+    """The names of the fields.
+
+    Raises:
+        ValueError: a field is anything but a plain name, or a brace is left open.
+    """
+    try:
+        found = [parts[1:] for parts in string.Formatter().parse(template) if parts[1] is not None]
+    except ValueError as error:
+        raise ValueError(f"{error}; write {{{{ and }}}} for braces") from error
+    for name, spec, turn in found:
+        if not name or name.isdigit() or spec or turn or any(mark in name for mark in ".[]"):
+            raise ValueError(f"{{{name}}}: a field is a plain name")
+    return [str(name) for name, _, _ in found]
