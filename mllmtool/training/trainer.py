@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer
 
 from mllmtool.configs.base import PARTS
 from mllmtool.context import Context
-from mllmtool.errors import CheckpointError, NumericError
+from mllmtool.errors import CheckpointError, NumericError, OutputError
 from mllmtool.models.loading import load_model
 from mllmtool.models.parts import part_of
 from mllmtool.training.adapters import is_adapter
@@ -109,7 +110,7 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         return total.cpu()
 
     def leave(self) -> None:
-        """Leave the group of processes; the main one goes on alone.
+        """Leave the group of processes; the main one goes on alone, its model without autocast.
 
         A thread of gloo may still hold the tensor of the last reduction, and needs Python's lock to
         let go of it. The group's destructor waits for that thread with the lock in hand (torch
@@ -118,6 +119,7 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         if self.args.world_size > 1:
             self.accelerator.wait_for_everyone()
             time.sleep(0.2)
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         self.accelerator.end_training()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -165,11 +167,15 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         return torch.stack(held).sum()
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        state = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch says RuntimeError
+            reason = " ".join(str(error).split())
+            raise OutputError(f"{state}: cannot be written: {reason}") from error
         sums = self.summed(self.ledger.sums)  # waits for every process to have written its share
         noted = self.summed(self.keeper.noted) if self.keeper else torch.zeros(0)
         if self.args.should_save:
-            state = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             values = {"sources": sums.tolist(), "keep": noted.tolist()}
             write_marker(state, {"job": self._job.identity, "probe": self.prober.points, **values})
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import factories
 import pytest
+import suite_factory
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
@@ -331,6 +332,8 @@ def test_sigterm_leaves_its_states_and_nothing_else(
 def test_two_processes_equal_one(start: Start, llava: Path, colours: Path, tmp_path: Path) -> None:
     flags = ["--model", llava, "--samples", colours, "--steps", 6, "--batch", 4]
     flags += ["--micro-batch", 1, "--lr", 1e-3, "--train", "language=full", "--warmup", 0]
+    keep = f"{{l2: 0.1, kl: 0.5, samples: {colours}}}"
+    flags += ["--keep", keep]
     launch = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone")
     process = start(*flags, "--out", tmp_path / "two", launch=launch)
     stdout, stderr = process.communicate(timeout=180)
@@ -338,7 +341,7 @@ def test_two_processes_equal_one(start: Start, llava: Path, colours: Path, tmp_p
     assert stdout == f"{tmp_path}/two\n"
     assert {path.name for path in tmp_path.iterdir()} == {"two"}
     values: dict[str, Any] = {"model": str(llava), "samples": str(colours), "steps": 6}
-    one, ours = tuned(tmp_path / "one", **values, micro_batch=1, lr=1e-3)
+    one, ours = tuned(tmp_path / "one", **values, micro_batch=1, lr=1e-3, keep=keep)
     two, theirs = (
         Checkpoint.open(tmp_path / "two"),
         json.loads((tmp_path / "two" / "report.json").read_text()),
@@ -352,3 +355,130 @@ def test_two_processes_equal_one(start: Start, llava: Path, colours: Path, tmp_p
     assert theirs["run"]["tokens"] == ours["run"]["tokens"]
     for source, row in ours["results"]["loss_by_source"].items():
         assert theirs["results"]["loss_by_source"][source] == pytest.approx(row, rel=1e-5)
+    for term, row in ours["results"]["keep"].items():
+        assert theirs["results"]["keep"][term] == pytest.approx(row, rel=1e-3, abs=1e-6)
+
+
+def test_parts_learn_at_their_own_rates(llava: Path, colours: Path, tmp_path: Path) -> None:
+    values: dict[str, Any] = {"model": str(llava), "samples": str(colours), "lr": 1e-3}
+    values |= {"train": ["projector=full", "language=full"]}
+    _, plain = tuned(tmp_path / "plain", **values)
+    tuned(tmp_path / "same", **values, lr_by_part=["projector=1e-3"])
+    slow, report = tuned(tmp_path / "slow", **values, lr_by_part=["projector=1e-6"])
+    tensors = [Checkpoint.open(tmp_path / name) for name in ("plain", "same")]
+    assert all(torch.equal(tensors[0][n], tensors[1][n]) for n in tensors[0].names)
+    rows, before = report["results"]["parts"], plain["results"]["parts"]
+    assert rows["projector"]["lr"] == 1e-6
+    assert 0 < rows["projector"]["drift"]["max"] < before["projector"]["drift"]["max"] / 100
+    assert rows["language"]["drift"]["max"] == pytest.approx(
+        before["language"]["drift"]["max"], rel=0.5
+    )
+    assert changed_parts(llava, slow) == {"projector", "language"}
+
+
+def test_tensors_that_are_not_chosen_are_proven_equal(
+    llava: Path, colours: Path, tmp_path: Path
+) -> None:
+    path, report = tuned(
+        tmp_path / "ft", model=str(llava), samples=str(colours), train=["language=full:up_proj"]
+    )
+    base, ours = Checkpoint.open(llava), Checkpoint.open(path)
+    changed = [n for n in base.names if not torch.equal(base[n], ours[n])]
+    assert [name.split(".")[-2] for name in changed] == ["up_proj", "up_proj"]
+    row = report["results"]["parts"]["language"]
+    assert (row["tensors"] - row["frozen_tensors_equal_to_base"], row["tensors_learning"]) == (2, 2)
+
+
+def test_frozen_parts_of_a_bf16_base_stay_bf16(llava: Path, colours: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    for file in llava.iterdir():
+        (base / file.name).write_bytes(file.read_bytes())
+    tensors = {k: v.bfloat16() for k, v in load_file(llava / "model.safetensors").items()}
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    values: dict[str, Any] = {"model": str(base), "samples": str(colours), "steps": 6}
+    for train in ("language=full", "language=lora"):
+        path, report = tuned(
+            tmp_path / train, **values, precision="bf16-mixed", train=[train, "projector=full"]
+        )
+        assert changed_parts(base, path) == {"language", "projector"}
+        assert report["results"]["loss"]["last"] < report["results"]["loss"]["first"]
+
+
+def test_checkpointing_activations_changes_nothing(
+    llava: Path, colours: Path, tmp_path: Path
+) -> None:
+    values: dict[str, Any] = {"model": str(llava), "samples": str(colours), "lr": 1e-3}
+    values |= {"train": ["vision=full", "language=full"]}
+    one, _ = tuned(tmp_path / "one", **values)
+    two, _ = tuned(tmp_path / "two", **values, gradient_checkpointing=True)
+    plain, again = Checkpoint.open(one), Checkpoint.open(two)
+    for name in plain.names:
+        torch.testing.assert_close(again[name], plain[name], rtol=0, atol=1e-6)
+
+
+def test_probe_gives_the_curve_and_changes_nothing(
+    llava: Path, colours: Path, tmp_path: Path
+) -> None:
+    suite = suite_factory.colour_suite(tmp_path / "suite")
+    values: dict[str, Any] = {"model": str(llava), "samples": str(colours), "steps": 5}
+    plain, _ = tuned(tmp_path / "plain", **values)
+    path, report = tuned(tmp_path / "ft", **values, probe={"suite": str(suite), "every": 2})
+    points = report["results"]["probe"]
+    assert [point["step"] for point in points] == [0, 2, 4, 5]
+    assert points[0]["forgetting"] == 0
+    for point in points:
+        assert point["forgetting"] == pytest.approx(points[0]["original"] - point["original"])
+    assert (path / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
+    assert (path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_run_that_forgets_is_stopped(llava: Path, colours: Path, tmp_path: Path) -> None:
+    suite = suite_factory.colour_suite(tmp_path / "suite", number=24)
+    probe = {"suite": str(suite), "every": 5, "stop_if": "forgetting > 0.05"}
+    _, report = tuned(
+        tmp_path / "ft",
+        model=str(llava),
+        samples=str(colours),
+        steps=200,
+        lr=3e-2,
+        train=["language=full", "vision=full"],
+        probe=probe,
+    )
+    results = report["results"]
+    stopped = results["stopped_at"]
+    assert stopped is not None
+    assert stopped < 200
+    assert [point["step"] for point in results["probe"]] == list(range(0, stopped + 1, 5))
+    assert results["probe"][-1]["forgetting"] > 0.05
+    assert all(point["forgetting"] <= 0.05 for point in results["probe"][:-1])
+    assert results["loss"]["curve"][-1]["step"] == stopped
+
+
+def test_every_problem_is_told_at_once(llava: Path, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": "a", "messages": factories.turns("Hi", "")},
+        {"id": "b", "images": ["no.png"], "messages": factories.turns("<image>Hi", "red")},
+    ]
+    samples = factories.write_rows(tmp_path / "s.jsonl", rows)
+    with pytest.raises(MllmtoolError) as caught:
+        tuned(
+            tmp_path / "ft", model=str(llava), samples=str(samples), train=["language=full:qproj"]
+        )
+    message = str(caught.value)
+    assert message.startswith("--train language: no qproj in it; its layers are ")
+    assert f"{samples}:1: sample a: holds no answer to learn" in message
+    assert f"{samples}:2: sample b: {tmp_path}/no.png: no such image" in message
+
+
+def test_full_disk_is_one_line(llama: Path, sums: Path, tmp_path: Path) -> None:
+    flags = f"--model {llama} --samples {sums} --steps 4 --save-every 1 --lr 1e-3"
+    command = f"ulimit -f 40; {sys.executable} -m mllmtool finetune {flags} --out {tmp_path}/ft"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=ENVIRONMENT, check=False
+    )
+    assert done.returncode == 4
+    state = f"{tmp_path}/.ft.work/checkpoint-1"
+    assert done.stderr.splitlines()[-1].startswith(f"mllmtool: {state}: cannot be written: ")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "ft").exists()

@@ -123,3 +123,78 @@ def test_adapters_are_drawn_from_the_seed(selected: Callable[..., Selected]) -> 
     torch.manual_seed(2)
     two = trainable(selected("language=lora")[0])
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def learning(selected: Callable[..., Selected], *train: str) -> set[str]:
+    return set(trainable(selected(*train)[0]))
+
+
+def test_modules_of_a_part(selected: Callable[..., Selected]) -> None:
+    # the vision tower has a q_proj and a v_proj in each of its layers too
+    assert learning(selected, "language=full:q_proj,v_proj") == {
+        f"model.language_model.layers.{n}.self_attn.{name}.weight"
+        for n in range(2)
+        for name in ("q_proj", "v_proj")
+    }
+
+
+def test_last_blocks_of_a_part(selected: Callable[..., Selected]) -> None:
+    names = learning(selected, "language={full: {last: 1}}")
+    assert len(names) == 9  # four of attention, three of the MLP, two norms
+    assert all(name.startswith("model.language_model.layers.1.") for name in names)
+    both = learning(selected, "language={full: {last: 1, modules: [mlp]}}")
+    assert both == {name for name in names if ".mlp." in name}
+
+
+def test_bitfit_and_norm(selected: Callable[..., Selected]) -> None:
+    biases = learning(selected, "vision=bitfit")
+    assert biases
+    assert all("vision_tower" in name and name.endswith(".bias") for name in biases)
+    norms = learning(selected, "language=norm")
+    layers = [
+        f"layers.{n}.{name}_layernorm" for n in range(2) for name in ("input", "post_attention")
+    ]
+    assert norms == {f"model.language_model.{name}.weight" for name in [*layers, "norm"]}
+
+
+def test_adapters_on_chosen_layers(selected: Callable[..., Selected]) -> None:
+    _, _, targets = selected("language={lora: {rank: 2, modules: [up_proj], last: 1}}")
+    assert targets == {"language": ["model.language_model.layers.1.mlp.up_proj"]}
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (
+            "language=full:qq_proj",
+            "--train language: no qq_proj in it; its layers are down_proj, embed_tokens, gate_proj,"
+            " input_layernorm, k_proj, lm_head, norm, o_proj, post_attention_layernorm, q_proj,"
+            " up_proj, v_proj",
+        ),
+        ("language={full: {last: 3}}", "--train language: the last 3 blocks of 2"),
+        ("projector={full: {last: 1}}", "--train projector: the last 1 blocks of 0"),
+        ("language=bitfit", "--train language=bitfit: the part has no bias"),
+        ("projector=norm", "--train projector=norm: the part has no norm"),
+    ],
+)
+def test_choice_of_nothing(train: str, message: str, selected: Callable[..., Selected]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        selected(train)
+    assert str(caught.value) == message
+
+
+def test_tied_head_learns_by_either_name(llama: Path, selected: Callable[..., Selected]) -> None:
+    one = selected("language=full:lm_head", base=llama)[0]
+    other = selected("language=full:embed_tokens", base=llama)[0]
+    assert list(trainable(one)) == list(trainable(other)) == ["model.embed_tokens.weight"]
+
+
+def test_what_learns_is_float32_and_what_is_frozen_stays(llava: Path) -> None:
+    for precision, learns in (("bf16-mixed", torch.float32), ("bf16", torch.bfloat16)):
+        model = load_model(llava, torch.bfloat16)
+        values = {"model": "b", "samples": "s", "steps": 1, "lr": 1e-3, "precision": precision}
+        train = ["language=full", "vision=lora"]
+        select(model, partition(model), FinetuneConfig.parse({**values, "train": train}), seed=0)
+        frozen = {p.dtype for p in model.parameters() if not p.requires_grad}
+        assert frozen == {torch.bfloat16}
+        assert {p.dtype for p in model.model.language_model.parameters()} == {learns}
