@@ -111,9 +111,7 @@ def _reading(path: Path) -> Iterator[Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ConfigError(
-            f"{path}: needs pyarrow; install it with pip install 'mllmtool[parquet]'"
-        ) from error
+        raise ConfigError(f"{path}: needs pyarrow; pip install 'mllmtool[parquet]'") from error
     try:
         yield pyarrow
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:

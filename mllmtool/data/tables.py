@@ -56,6 +56,8 @@ def _jsonl_rows(path: Path) -> Rows:
 
 def _header(path: Path, delimiter: str) -> tuple[str, ...]:
     columns = tuple(next((cells for _, cells in _cells(path, delimiter)), ()))
+    if not columns:
+        raise DataError(f"{path}: has no line of column names")
     twice = next((name for name in columns if columns.count(name) > 1), None)
     if twice is not None:
         raise DataError(f"{path}:1: two columns are named {twice!r}")

@@ -137,11 +137,11 @@ class Similarity:
 
         The nearest is first, ties go to the earlier. What is not kept yet is embedded.
         """
-        keys = [_content_key(picture) for picture in context.track(pictures, "images hashed")]
-        self._embed(dict(zip(keys, pictures, strict=True)), "embed_images", context)
         prompts = [PROMPT.format(name) for name in classes]
         text_keys = [hashlib.sha256(b"text/" + prompt.encode()).digest() for prompt in prompts]
         self._embed(dict(zip(text_keys, prompts, strict=True)), "embed_texts", context)
+        keys = [_content_key(picture) for picture in context.track(pictures, "images hashed")]
+        self._embed(dict(zip(keys, pictures, strict=True)), "embed_images", context)
         texts = self.cache.stack(text_keys).astype(np.float64)  # (classes, width)
         found = np.empty((len(pictures), min(number, len(classes))), np.int32)
         for numbers, vectors in self.cache.walk(keys):
