@@ -1,6 +1,7 @@
 """`build-vqa --distractors clip`: hard distractors, and clean failures."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +103,14 @@ def test_a_dry_run_embeds_nothing(tmp_path: Path, animals: Path, clip: Path) -> 
 
 
 def fails(tmp_path: Path, *argv: object) -> tuple[int, str]:
-    """Exit status and message of a run that leaves nothing behind, not even a cache."""
-    before = sorted(tmp_path.rglob("*"))
-    cache = tmp_path / "cache"
+    """Exit status and message of a run that leaves nothing behind but what it embedded."""
+    before, cache = sorted(tmp_path.rglob("*")), tmp_path / "cache"
     given = ("--distractors", "clip", "--cache", cache, "--out", tmp_path / "out", "--quiet")
     done = mllmtool("build-vqa", *argv, *given)
     assert done.out == ""
-    assert sorted(tmp_path.rglob("*")) == before
+    left = {path for path in tmp_path.rglob("*") if not path.is_relative_to(cache)}
+    assert sorted(left) == before
+    assert all(path.suffix == ".safetensors" for path in cache.glob("*/*"))
     return done.status, done.err.replace(str(tmp_path), "DIR")
 
 
@@ -160,6 +162,7 @@ def test_an_image_that_cannot_be_read(tmp_path: Path, animals: Path, clip: Path)
     assert message.count("\n") == 1
     rows = "".join(f"animals/{name}/1.png,{name}\n" for name in NAMES[:5])
     (tmp_path / "t.csv").write_text("image,class_name\n" + rows)
+    shutil.rmtree(tmp_path / "cache")
     status, message = fails(tmp_path, "--images", tmp_path / "t.csv", "--clip", clip)
     assert status == 3
     where = "mllmtool: DIR/t.csv:3: DIR/animals/dog/1.png: is not a readable image: "
