@@ -232,6 +232,8 @@ def _configs(
     row: Row, recipe: dict[str, Any], given: dict[str, Any], origin: str
 ) -> tuple[Config, RunConfig]:
     run_keys = set(RunConfig.model_fields)
+    if not given.keys().isdisjoint(row.config.alternatives):
+        recipe = {k: v for k, v in recipe.items() if k not in row.config.alternatives}
     values = {**recipe, **given}
     origin = origin if recipe else ""
     run = RunConfig.parse({k: v for k, v in values.items() if k in run_keys}, origin)

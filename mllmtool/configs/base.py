@@ -23,6 +23,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     renamed: ClassVar[dict[str, str]] = {}  # keys of other tools, and what to write instead
+    alternatives: ClassVar[tuple[str, ...]] = ()  # a flag of one sets aside a recipe's other
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], origin: str = "") -> Self:

@@ -56,6 +56,7 @@ class Probe(BaseModel):
 class FinetuneConfig(Config):
     """Train chosen parts of a checkpoint on samples, and prove what moved."""
 
+    alternatives: ClassVar[tuple[str, ...]] = ("steps", "epochs")
     renamed: ClassVar[dict[str, str]] = {
         "model_name_or_path": "model",
         "dataset": "samples",
