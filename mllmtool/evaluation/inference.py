@@ -3,12 +3,13 @@
 What questions about the same images begin with is read once, then the rest of each prompt on its
 key and value cache. The last logits begin the response and score the first token of each option;
 further tokens of an option are scored on the prompt's cache. Every step is exact, as a prompt is
-read from left to right and a cached prefix does not depend on what follows it; models that read
-prompts in both directions cannot be run so.
+read from left to right and a cached prefix does not depend on what follows it. Where it does, as
+PaliGemma reads questions in both directions and InstructBLIP's Q-Former looks at a picture with the
+question in mind, each question is read whole.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +29,14 @@ DECIMALS = 6  # of log-probabilities on disk
 class Read:
     """Rows of tokens that a model has read.
 
-    `mask` is (rows, tokens); `logits`, of the last tokens only, (rows, kept, vocabulary).
+    `mask` is (rows, tokens); `logits`, of the last tokens only, (rows, kept, vocabulary); `shift`,
+    (rows, 1), is the position of a row's next token less the number of tokens before it.
     """
 
     cache: Any
     mask: Tensor
     logits: Tensor
+    shift: Tensor
 
     def cached(self, rows: Tensor) -> Any:
         """The cache of chosen rows, to be read on; this one stays as it is."""
@@ -57,12 +60,9 @@ class Reader:
         Raises:
             NumericError: logits are NaN or infinite.
         """
-        prefixes = self._read(group.prefixes)
+        prefixes = None if self.encoder.family.apart else self._read(group.prefixes)
         for questions in group.batches:
-            rest = [Row(q.prompt.ids[q.head :], q.prompt.labels[q.head :], ()) for q in questions]
-            places = torch.tensor([group.places[question.prefix] for question in questions])
-            keep = 1 + max(question.merged for question in questions)
-            prompts = self._read(rest, prefixes, places, keep)
+            prompts = self._read_prompts(questions, group, prefixes)
             if not torch.isfinite(prompts.logits).all():
                 raise NumericError(f"{questions[0].item}: logits of its batch are not finite")
             responses = self._respond(prompts, questions)
@@ -78,6 +78,15 @@ class Reader:
                     ),
                 )
 
+    def _read_prompts(
+        self, questions: Sequence[Question], group: Group, prefixes: Read | None
+    ) -> Read:
+        if prefixes is None:
+            return self._read([question.prompt for question in questions])
+        rest = [Row(q.prompt.ids[q.head :], q.prompt.labels[q.head :], ()) for q in questions]
+        places = torch.tensor([group.places[question.prefix] for question in questions])
+        return self._read(rest, prefixes, places, 1 + max(q.merged for q in questions))
+
     def _read(
         self,
         rows: Sequence[Row],
@@ -88,13 +97,34 @@ class Reader:
         """Read left-padded rows, each after the row of `before` at its place."""
         batch = self.encoder.batch(rows, padding="left")
         del batch["labels"]
-        mask = batch["attention_mask"]
         if before is not None and places is not None:
-            batch |= {"attention_mask": torch.cat([before.mask[places], mask], 1)}
-            batch |= {"past_key_values": before.cached(places)}
-        positions = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)[:, -mask.shape[1] :]
+            mask = torch.cat([before.mask[places], batch["attention_mask"]], 1)
+            shift = before.shift[places]
+            batch |= {"attention_mask": mask, "past_key_values": before.cached(places)}
+            positions = (mask.cumsum(1) - 1)[:, -batch["input_ids"].shape[1] :] + shift
+        else:
+            positions, shift = self._positions(batch)
         made = self.model(**batch, position_ids=positions, use_cache=True, logits_to_keep=keep)
-        return Read(made.past_key_values, batch["attention_mask"], made.logits.float())
+        made = getattr(made, "language_model_outputs", made)  # InstructBLIP's
+        return Read(made.past_key_values, batch["attention_mask"], made.logits.float(), shift)
+
+    def _positions(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Positions of tokens that nothing comes before, and the shift of those to come.
+
+        They are counted, but for models that place an image's tokens on a plane and say how.
+        """
+        mask = batch["attention_mask"]
+        planar = getattr(getattr(self.model, "model", None), "get_rope_index", None)
+        if planar is not None:
+            positions, shift = planar(**batch)
+            return positions, shift
+        return (mask.cumsum(1) - 1).clamp(min=0), mask.new_zeros(len(mask), 1)
+
+    @property
+    def _decoder(self) -> nn.Module:
+        """What reads on from a cache: InstructBLIP itself would ask for a picture."""
+        inner: Any = getattr(self.model, "language_model", None)
+        return inner if hasattr(inner, "generate") else self.model
 
     def _respond(
         self, prompts: Read, questions: Sequence[Question]
@@ -109,10 +139,10 @@ class Reader:
         ended = torch.isin(steps[0], ends)
         while len(steps) < max(limits) and not ended.all():
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-            made = self.model(
+            made = self._decoder(
                 input_ids=steps[-1][:, None],
                 attention_mask=mask,
-                position_ids=mask.sum(1, keepdim=True) - 1,
+                position_ids=mask.sum(1, keepdim=True) - 1 + prompts.shift,
                 past_key_values=cache,
                 use_cache=True,
             )
@@ -151,10 +181,11 @@ class Reader:
         mask = prompts.mask[rows]
         for place, (row, _) in enumerate(pairs):
             mask[place, mask.shape[1] - questions[row].merged :] = 0
-        made = self.model(
+        places = mask.sum(1, keepdim=True) + prompts.shift[rows] + torch.arange(inputs.shape[1])
+        made = self._decoder(
             input_ids=inputs.clamp(min=0),
             attention_mask=torch.cat([mask, (inputs != IGNORED).long()], 1),
-            position_ids=mask.sum(1, keepdim=True) + torch.arange(inputs.shape[1]),
+            position_ids=places,
             past_key_values=prompts.cached(rows),
             use_cache=True,
         )

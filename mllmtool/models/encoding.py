@@ -1,25 +1,26 @@
 """Samples to tensors: token ids, labels and pixels, remembered between passes over the data."""
 
-import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import takewhile
+from itertools import chain, pairwise, takewhile
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
-from transformers import AutoProcessor, AutoTokenizer
 
 from mllmtool.checkpoints import Checkpoint
 from mllmtool.data.samples import Message, Sample, image_path
 from mllmtool.errors import CheckpointError, DataError
 from mllmtool.models.families import Family, family_of
 from mllmtool.models.memo import Memo
+from mllmtool.models.padding import join, join_rows, pad
 from mllmtool.models.pictures import image_size, open_image
-from mllmtool.models.spans import Rendered, Turn, expand, learnt, render
+from mllmtool.models.processors import answer_ends, load_processor
+from mllmtool.models.spans import Rendered, Span, Turn, expand, learnt, render
 
 IGNORED = -100  # the label that a loss skips
 MIB = 1 << 20
@@ -27,11 +28,15 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Row:
-    """One sequence: `ids` and `labels` of shape (tokens,), and the files of its images."""
+    """One sequence: `ids` and `labels` of shape (tokens,), and the files of its images.
+
+    `question` are the ids that a Q-Former reads beside the images, where the model has one.
+    """
 
     ids: Tensor
     labels: Tensor
     images: tuple[Path, ...]
+    question: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,15 @@ class Encoder:
     Nothing is ever truncated. Errors in a sample are a DataError that names it.
     """
 
-    def __init__(self, tokenizer: Any, processor: Any, ends: Sequence[str]) -> None:
+    def __init__(self, tokenizer: Any, processor: Any, ends: Sequence[str], family: Family) -> None:
         self.tokenizer = tokenizer
         self.processor = processor  # None for a text-only model
         self.ends = tuple(ends)
+        self.family = family
         self._mark = str(processor.image_token) if processor else ""
-        self.image_token_id: int | None = processor.image_token_id if processor else None
+        self.image_token_id: int | None = (
+            tokenizer.convert_tokens_to_ids(self._mark) if processor else None
+        )
         self._rows: Memo[Row] = Memo(64 * MIB, lambda row: row.ids.nbytes + row.labels.nbytes)
         self._pixels: Memo[dict[str, Tensor]] = Memo(256 * MIB, _num_bytes)
         self._images: Memo[_Image] = Memo(64 * MIB, lambda image: 512 + len(image.text))
@@ -66,17 +74,14 @@ class Encoder:
         """
         config = Checkpoint.open(path).config
         family = family_of(config, f"{path}/config.json")
-        if not family.encodes:
+        if config.get("use_decoder_only_language_model") is False:  # InstructBLIP's with a T5
             raise CheckpointError(
-                f"{path}: samples cannot be encoded for model_type {config['model_type']} yet"
+                f"{path}: its language model is an encoder-decoder; only decoders are served"
             )
-        loaded = _load_processor(path, family)
+        loaded = load_processor(path, family)
         tokenizer = loaded.tokenizer if family.images else loaded
-        if not getattr(loaded, "chat_template", None):
-            raise CheckpointError(f"{path}: has no chat template; add chat_template.jinja")
-        if not tokenizer.is_fast or tokenizer.eos_token is None:
-            raise CheckpointError(f"{path}: needs a tokenizer.json and an eos_token")
-        return cls(tokenizer, loaded if family.images else None, _ends(Path(path), tokenizer))
+        ends = answer_ends(path, tokenizer)
+        return cls(tokenizer, loaded if family.images else None, ends, family)
 
     def train_batch(self, samples: Sequence[Sample], root: Path) -> dict[str, Tensor]:
         """A right-padded batch with `labels`; images are sought under `root`.
@@ -85,16 +90,6 @@ class Encoder:
             DataError: as `train_row`.
         """
         return self.batch([self.train_row(sample, root) for sample in samples])
-
-    def prompt_batch(self, samples: Sequence[Sample], root: Path) -> dict[str, Tensor]:
-        """A left-padded batch to generate from: the turns and the generation prompt.
-
-        Raises:
-            DataError: the template refuses the turns, or an image is missing or broken.
-        """
-        batch = self.batch([self.prompt_row(sample, root) for sample in samples], padding="left")
-        del batch["labels"]
-        return batch
 
     def train_row(self, sample: Sample, root: Path) -> Row:
         """A sample with labels on its answers and their end tokens, `IGNORED` elsewhere.
@@ -111,17 +106,14 @@ class Encoder:
             turns = [self._turn(message) for message in sample.messages]
             return self._row(Rendered(self._template(turns, True), ()), sample, root)
 
-    def option_rows(
-        self, sample: Sample, options: Sequence[str], root: Path, *, ended: bool = False
-    ) -> list[Row]:
+    def option_rows(self, sample: Sample, options: Sequence[str], root: Path) -> list[Row]:
         """The prompt with each option as its answer; labels on what tells the options apart.
 
-        Prompt and option are tokenised together, and the labels begin after the last token that
-        the prompt shares with all of them, so that their sums are of like texts. With `ended` the
-        end token is scored too.
+        Prompt and option are tokenised as in training, and the labels begin after the last token
+        that the prompt shares with all of them, so that their sums are of like texts.
         """
         prompt = self.prompt_row(sample, root)
-        rows = [self._option_row(sample, option, root, ended) for option in options]
+        rows = [self._option_row(sample, option, root) for option in options]
         shared = min(_num_shared(prompt.ids, row.ids) for row in rows)
         return [replace(row, labels=_ignore(row.ids, shared)) for row in rows]
 
@@ -129,23 +121,16 @@ class Encoder:
         self, rows: Sequence[Row], *, padding: Literal["left", "right"] = "right"
     ) -> dict[str, Tensor]:
         """Pad rows into `input_ids`, `attention_mask`, `labels`, all (rows, tokens), and pixels."""
-        shape = (len(rows), max(len(row.ids) for row in rows))
-        ids = torch.full(shape, self.tokenizer.pad_token_id or 0)
-        labels = torch.full(shape, IGNORED)
-        mask = torch.zeros(shape, dtype=torch.long)
-        for index, row in enumerate(rows):
-            there = slice(0, len(row.ids)) if padding == "right" else slice(-len(row.ids), None)
-            ids[index, there] = row.ids
-            labels[index, there] = row.labels
-            mask[index, there] = 1
+        ids = pad([row.ids for row in rows], self.tokenizer.pad_token_id or 0, padding)
+        labels = pad([row.labels for row in rows], IGNORED, padding)
+        mask = pad([torch.ones_like(row.ids) for row in rows], 0, padding)
         batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-        images = [path for row in rows for path in row.images]
-        return batch | self._batch_pixels(images)
+        return batch | self._extra(rows, batch) | self._batch_pixels(rows)
 
     def preload(self, row: Row) -> None:
         """Decode the row's images while memory for pixels is left, so that later it need not."""
         if self._pixels.bytes_left > 0:
-            self._batch_pixels(row.images)
+            self._batch_pixels([row])
 
     def decode(self, ids: Tensor | Sequence[int]) -> str:
         """Text of token ids, without special tokens."""
@@ -159,16 +144,15 @@ class Encoder:
                 raise DataError("its answer has no token")
             return row
 
-    def _option_row(self, sample: Sample, option: str, root: Path, ended: bool) -> Row:
+    def _option_row(self, sample: Sample, option: str, root: Path) -> Row:
         with _naming(sample):
             turns = [self._turn(message) for message in sample.messages]
             answer = self._turn(Message(role="assistant", content=option))
             rendered = render(self._template, [*turns, answer], self.ends)
-            text = rendered.text[: rendered.answers[-1][1]]
-            if not ended:
-                end = next(end for end in self.ends if text.endswith(end))
-                text = text.removesuffix(end)
-            return self._row(Rendered(text, ()), sample, root)
+            *before, (start, stop) = rendered.answers
+            text = rendered.text[:stop]
+            text = text.removesuffix(next(end for end in self.ends if text.endswith(end)))
+            return self._row(Rendered(text, (*before, (start, len(text)))), sample, root)
 
     def _row(self, rendered: Rendered, sample: Sample, root: Path) -> Row:
         if sample.images and not self.processor:
@@ -178,16 +162,44 @@ class Encoder:
             for name in sample.images
         ]
         whole = expand(rendered, self._mark, [image.text for image in images])
-        # as transformers does at inference: a text-only template writes every special token, a
-        # multimodal processor adds the tokenizer's own, unless the template wrote them
-        first = self.tokenizer.bos_token
-        special = bool(self.processor) and not (first and whole.text.startswith(first))
-        tokens = self.tokenizer(
-            whole.text, add_special_tokens=special, return_offsets_mapping=True, verbose=False
+        stretches = self._stretches(whole)
+        ids, offsets = self._tokens(whole.text, stretches)
+        mask = torch.tensor(learnt(offsets, whole.answers), dtype=torch.bool)
+        return Row(
+            ids=ids,
+            labels=ids.where(mask, IGNORED),
+            images=tuple(image.path for image in images),
+            question=self._question(whole.text[slice(*stretches[1])]),
         )
-        ids = torch.tensor(tokens["input_ids"])
-        mask = torch.tensor(learnt(tokens["offset_mapping"], whole.answers), dtype=torch.bool)
-        return Row(ids, ids.where(mask, IGNORED), tuple(image.path for image in images))
+
+    def _stretches(self, whole: Rendered) -> list[Span]:
+        """What is tokenised apart: images at the start, the question, then the rest."""
+        if not self.family.apart:
+            return [(0, 0), (0, len(whole.text))]
+        start = len(whole.text) - len(re.sub(f"^({re.escape(self._mark)})+", "", whole.text))
+        return [(0, start), *pairwise((start, *chain(*whole.answers), len(whole.text)))]
+
+    def _tokens(self, text: str, stretches: Sequence[Span]) -> tuple[Tensor, list[Span]]:
+        """Token ids, and the characters that each stands for."""
+        ids, offsets, first = [], [], self.tokenizer.bos_token
+        for index, (start, stop) in enumerate(stretches):
+            # as transformers does at inference: a text-only template writes every special token, a
+            # multimodal processor adds the tokenizer's own, unless the template wrote them
+            written = first and text.startswith(first, start)
+            tokens = self.tokenizer(
+                text[start:stop],
+                add_special_tokens=index == 1 and bool(self.processor) and not written,
+                return_offsets_mapping=True,
+                verbose=False,
+            )
+            ids += tokens["input_ids"]
+            offsets += [(start + begin, start + end) for begin, end in tokens["offset_mapping"]]
+        return torch.tensor(ids), offsets
+
+    def _question(self, text: str) -> Tensor | None:
+        if self.family.extra != "qformer_input_ids":
+            return None
+        return torch.tensor(self.processor.qformer_tokenizer(text, verbose=False)["input_ids"])
 
     def _turn(self, message: Message) -> Turn:
         if self.processor:
@@ -213,19 +225,48 @@ class Encoder:
         return _Image(path, self._expansions.get(size, partial(self._expand, path)))
 
     def _expand(self, path: Path) -> str:
-        made = self.processor(
-            text=[self._mark], images=[open_image(path)], return_text_replacement_offsets=True
+        queries = getattr(self.processor, "num_query_tokens", None)
+        if queries is not None:  # InstructBLIP's, whatever the picture
+            return self._mark * int(queries)
+        made = self._processed(
+            self.processor, path, text=[self._mark], return_text_replacement_offsets=True
         )
         return str(made["text_replacement_offsets"][0][0]["replacement"])
 
-    def _batch_pixels(self, images: Sequence[Path]) -> dict[str, Tensor]:
-        if not images:
+    def _extra(self, rows: Sequence[Row], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What else the family's models read, as their processors make it."""
+        if self.family.extra == "mm_token_type_ids":  # which tokens are of an image
+            image = torch.tensor(self.image_token_id)
+            return {"mm_token_type_ids": torch.isin(batch["input_ids"], image).long()}
+        if self.family.extra == "token_type_ids":  # which tokens are read from left to right
+            return {"token_type_ids": (batch["labels"] != IGNORED).long()}
+        questions = [row.question for row in rows if row.question is not None]
+        if not questions:
             return {}
-        made = [self._pixels.get(path, partial(self._pixels_of, path)) for path in images]
-        return {key: _joined([tensors[key] for tensors in made]) for key in made[0]}
+        return {
+            "qformer_input_ids": pad(questions, self.processor.qformer_tokenizer.pad_token_id),
+            "qformer_attention_mask": pad([torch.ones_like(ids) for ids in questions], 0),
+        }
+
+    def _batch_pixels(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        made = [[self._pixels.get(p, partial(self._pixels_of, p)) for p in r.images] for r in rows]
+        flat = list(chain(*made))
+        if not flat:
+            return {}
+        if self.family.nested:
+            return {key: join_rows([[t[key] for t in row] for row in made]) for key in flat[0]}
+        return {key: join([tensors[key] for tensors in flat]) for key in flat[0]}
 
     def _pixels_of(self, path: Path) -> dict[str, Tensor]:
-        return dict(self.processor(images=[open_image(path)], return_tensors="pt"))
+        return dict(self._processed(self.processor.image_processor, path, return_tensors="pt"))
+
+    def _processed(self, processor: Any, path: Path, **wanted: Any) -> Any:
+        """A picture as the checkpoint's processor prepares it."""
+        image = open_image(path)
+        try:
+            return processor(images=[image], **wanted)
+        except ValueError as error:  # Qwen's takes none that is 200 times as long as wide
+            raise DataError(f"{path}: its processor refuses it: {error}") from error
 
 
 @contextmanager
@@ -235,45 +276,6 @@ def _naming(sample: Sample) -> Iterator[None]:
         yield
     except DataError as error:
         raise DataError(f"sample {sample.id}: {error}") from error
-
-
-def _load_processor(path: str | Path, family: Family) -> Any:
-    auto = AutoProcessor if family.images else AutoTokenizer
-    try:
-        loaded = auto.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # hostile files make transformers raise anything
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: its processor cannot be read: {reason}") from error
-    if family.images and not hasattr(loaded, "image_processor"):
-        raise CheckpointError(f"{path}: has no image processor; add processor_config.json")
-    return loaded
-
-
-def _ends(path: Path, tokenizer: Any) -> list[str]:
-    """Texts of the tokens that end an answer: the tokenizer's, then those generation stops at."""
-    try:
-        values = json.loads((path / "generation_config.json").read_text(encoding="utf-8"))
-        stops = values.get("eos_token_id")
-    except (OSError, ValueError, AttributeError):
-        stops = None
-    ids = stops if isinstance(stops, list) else [stops]
-    known = [tokenizer.convert_ids_to_tokens(n) for n in ids if isinstance(n, int)]
-    return list(dict.fromkeys([tokenizer.eos_token, *(text for text in known if text)]))
-
-
-def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    """Join along the first axis, the other axes filled up with zeros to the longest."""
-    shapes = {tuple(tensor.shape[1:]) for tensor in tensors}
-    if len(shapes) == 1:
-        return torch.cat(list(tensors))
-    longest = [max(sizes) for sizes in zip(*shapes, strict=True)]
-    joined = tensors[0].new_zeros(sum(len(tensor) for tensor in tensors), *longest)
-    start = 0
-    for tensor in tensors:
-        there = (slice(start, start + len(tensor)), *(slice(size) for size in tensor.shape[1:]))
-        joined[there] = tensor
-        start += len(tensor)
-    return joined
 
 
 def _ignore(ids: Tensor, number: int) -> Tensor:

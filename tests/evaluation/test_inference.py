@@ -1,19 +1,23 @@
 """The fast path against plain loops: one item at a time, whole sequences, no cache."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import families
 import pytest
 import torch
+from PIL import Image
 from suite_factory import colour_suite, text_suite
 
-from mllmtool.data.suites import Task, read_suite
+from mllmtool.data.samples import Message
+from mllmtool.data.suites import Item, Task, read_suite
 from mllmtool.errors import NumericError
 from mllmtool.evaluation.inference import Reader
 from mllmtool.evaluation.predictions import Prediction
 from mllmtool.evaluation.questions import encode, groups
-from mllmtool.models.encoding import IGNORED, Encoder
+from mllmtool.models.encoding import Encoder
 from mllmtool.models.loading import load_model
 
 Found = dict[tuple[str, str], Prediction]
@@ -22,6 +26,18 @@ Found = dict[tuple[str, str], Prediction]
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Task, ...]:
     return read_suite(colour_suite(tmp_path_factory.mktemp("colour"), number=7)).tasks
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Task, ...]:
+    """Pictures of three shapes."""
+    suite = colour_suite(tmp_path_factory.mktemp("shapes"), number=4)
+    for number, path in enumerate(sorted((suite.parent / "images").iterdir())):
+        with Image.open(path) as image:
+            size = ((32, 32), (64, 30), (20, 44))[number % 3]
+            resized = image.resize(size)
+        resized.save(path)
+    return read_suite(suite).tasks
 
 
 @pytest.fixture(scope="module")
@@ -40,68 +56,88 @@ def answers(model: Any, encoder: Encoder, tasks: Sequence[Task], size: int) -> F
 
 
 @torch.no_grad()
-def theirs_logprobs(model: Any, encoder: Encoder, task: Task, place: int) -> list[float]:
-    """Each option in its own whole forward pass."""
-    item, scores = task.items[place], []
-    for row in encoder.option_rows(task.sample(item), task.answers(item), task.root):
-        batch = encoder.batch([row])
-        labels = batch.pop("labels")[0]
+def theirs_logprobs(model: Any, processor: Any, task: Task, item: Item) -> list[float]:
+    """Each option in its own whole forward pass, as the family's own processor encodes it."""
+    asked = task.sample(item)
+    prompt = families.own_batch(processor, [asked], task.root)["input_ids"][0]
+    rows = []
+    for option in task.answers(item):
+        turns = (*asked.messages, Message(role="assistant", content=option))
+        whole = asked.model_copy(update={"messages": turns})
+        rows.append(families.own_batch(processor, [whole], task.root))
+    ids = [row["input_ids"][0] for row in rows]
+    stops = [max(n for n, token in enumerate(row.tolist()) if token in ends(model)) for row in ids]
+    shared = min(
+        next((n for n in range(len(prompt)) if prompt[n] != row[n]), len(prompt)) for row in ids
+    )
+    scores = []
+    for batch, row, stop in zip(rows, ids, stops, strict=True):
+        batch.pop("labels", None)
         logprobs = model(**batch).logits[0].log_softmax(-1)
-        scores.append(
-            sum(
-                float(logprobs[n - 1, token])
-                for n, token in enumerate(labels.tolist())
-                if token != IGNORED
-            )
-        )
+        scores.append(sum(float(logprobs[n - 1, row[n]]) for n in range(shared, stop)))
     return scores
 
 
-def theirs_response(model: Any, encoder: Encoder, task: Task, place: int, ends: list[int]) -> str:
-    batch = encoder.prompt_batch([task.sample(task.items[place])], task.root)
+def theirs_response(model: Any, processor: Any, task: Task, item: Item) -> list[int]:
+    """Tokens that the plain model generates."""
+    batch = families.own_batch(processor, [task.sample(item)], task.root)
+    batch.pop("labels", None)
     made = model.generate(
-        **batch, do_sample=False, max_new_tokens=task.file.max_new_tokens, eos_token_id=ends
+        **batch,
+        do_sample=False,
+        max_new_tokens=task.file.max_new_tokens,
+        eos_token_id=ends(model),
+        pad_token_id=0,
     )
-    tokens = made[0, batch["input_ids"].shape[1] :].tolist()
-    cut = next((n for n, token in enumerate(tokens) if token in ends), len(tokens))
-    return encoder.decode(tokens[:cut])
+    tokens: list[int] = made[0, batch["input_ids"].shape[1] :].tolist()
+    return tokens[: next((n for n, token in enumerate(tokens) if token in ends(model)), None)]
 
 
-@pytest.mark.parametrize("kind", ["llava", "llama"])
-def test_options_are_scored_as_by_whole_forward_passes(
-    kind: str, request: pytest.FixtureRequest
-) -> None:
-    path = request.getfixturevalue(kind)
-    tasks = request.getfixturevalue("tasks" if kind == "llava" else "texts")
-    model, encoder = load_model(path), Encoder.load(path)
-    found = answers(model, encoder, tasks, size=5)
-    lengths = set()
-    for task in tasks:
-        for place, item in enumerate(task.items):
+def ends(model: Any) -> list[int]:
+    stops: Any = model.generation_config.eos_token_id
+    return stops if isinstance(stops, list) else [stops]
+
+
+@pytest.fixture(scope="module", params=families.CHECKPOINTS)
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return families.CHECKPOINTS[request.param](tmp_path_factory.mktemp(request.param) / "base")
+
+
+@pytest.fixture
+def asked(base: Path, shapes: tuple[Task, ...], texts: tuple[Task, ...]) -> tuple[Task, ...]:
+    """What the family takes: pictures and text, pictures alone, text alone."""
+    kind = json.loads((base / "config.json").read_text())["model_type"]
+    if kind == "llama":
+        return texts
+    return shapes[:-1] if kind in ("paligemma", "instructblip") else shapes
+
+
+def test_options_are_scored_as_by_whole_forward_passes(base: Path, asked: tuple[Task, ...]) -> None:
+    model, encoder, processor = load_model(base), Encoder.load(base), families.own_processor(base)
+    found = answers(model, encoder, asked, size=5)
+    for task in asked:
+        for item in task.items:
+            theirs = theirs_logprobs(model, processor, task, item)
             ours = found[task.name, item.id].logprobs
-            theirs = theirs_logprobs(model, encoder, task, place)
             assert ours == pytest.approx(theirs, abs=5e-5), (task.name, item.id)
-        lengths |= {len(ids) for q in encode(task, encoder) for ids in q.continuations}
-    assert {1, 2} < lengths  # options of one token and of several were scored
+    lengths = {len(ids) for task in asked for q in encode(task, encoder) for ids in q.continuations}
+    assert min(lengths) == 1 < max(lengths)
 
 
-@pytest.mark.parametrize("kind", ["llava", "llama"])
-def test_responses_are_those_of_generate(kind: str, request: pytest.FixtureRequest) -> None:
-    path = request.getfixturevalue(kind)
-    tasks = request.getfixturevalue("tasks" if kind == "llava" else "texts")
-    model, encoder = load_model(path), Encoder.load(path)
-    free = answers(model, encoder, tasks, size=4).values()
-    said = [encoder.tokenizer.encode(one.response, add_special_tokens=False) for one in free]
-    second = [row[1] for row in said if len(row) > 1]
-    often = max(second, key=second.count)
-    encoder.ends = (*encoder.ends, encoder.tokenizer.convert_ids_to_tokens(often))
-    ends = [encoder.tokenizer.convert_tokens_to_ids(end) for end in encoder.ends]
-    found = answers(model, encoder, tasks, size=4)
-    for task in tasks:
-        for place, item in enumerate(task.items):
-            ours = found[task.name, item.id]
-            assert ours.response == theirs_response(model, encoder, task, place, ends)
-    assert {one.finish for one in found.values()} == {"end", "length"}
+def test_responses_are_those_of_generate(base: Path, asked: tuple[Task, ...]) -> None:
+    model, encoder, processor = load_model(base), Encoder.load(base), families.own_processor(base)
+    items = [(task, item) for task in asked for item in task.items]
+    second = [n for pair in items for n in theirs_response(model, processor, *pair)[1:2]]
+    often, finishes = max(second, key=second.count), set()
+    for more in ([], [often]):
+        model.generation_config.eos_token_id = [*ends(model), *more]
+        encoder.ends = (*encoder.ends, *encoder.tokenizer.convert_ids_to_tokens(more))
+        theirs = [theirs_response(model, processor, *pair) for pair in items]
+        found = answers(model, encoder, asked, size=4)
+        ours = [found[task.name, item.id].response for task, item in items]
+        assert ours == [encoder.decode(tokens) for tokens in theirs]
+        finishes |= {one.finish for one in found.values()}
+    assert finishes == {"end", "length"}
 
 
 def test_batches_do_not_matter(llava: Path, tasks: tuple[Task, ...]) -> None:

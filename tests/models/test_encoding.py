@@ -8,12 +8,12 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from mllmtool.data.samples import Sample, read_samples
 from mllmtool.errors import CheckpointError, DataError
 from mllmtool.models.encoding import IGNORED, Encoder
+from mllmtool.models.families import FAMILIES
 from mllmtool.models.loading import load_model
 
 # Of llava-hf/llava-1.5-7b-hf.
@@ -138,9 +138,10 @@ def test_padding_right_to_train_and_left_to_generate(encoder: Encoder) -> None:
     assert missing > 0
     assert train["attention_mask"][0, -missing:].tolist() == [0] * missing
     assert (train["labels"][0, -missing:] == IGNORED).all()
-    prompts = encoder.prompt_batch([sample("Name a colour."), sample("What is this?")], Path())
+    rows = [encoder.prompt_row(sample(text), Path()) for text in ("Name a colour.", "What is it?")]
+    prompts = encoder.batch(rows, padding="left")
     assert prompts["attention_mask"][:, -1].tolist() == [1, 1]
-    assert "labels" not in prompts
+    assert (prompts["labels"] == IGNORED).all()
     assert encoder.decode(prompts["input_ids"][0]) == "USER: Name a colour. ASSISTANT: "
 
 
@@ -175,7 +176,7 @@ def test_as_llava_1_5_on_the_hub(llava: Path, colours: Path) -> None:
     )
     processor.tokenizer._tokenizer = bpe
     processor.chat_template = HUB_TEMPLATE
-    encoder = Encoder(processor.tokenizer, processor, ["</s>"])
+    encoder = Encoder(processor.tokenizer, processor, ["</s>"], FAMILIES["llava"])
     row = encoder.train_row(next(iter(read_samples(colours))), colours.parent)
     pieces = [bpe.id_to_token(token) for token in row.ids.tolist()]
     assert pieces[0] == "<s>"
@@ -190,11 +191,6 @@ def test_options_are_scored_after_what_all_share_with_the_prompt(encoder: Encode
     assert [learnt(encoder, row.labels)[0] for row in rows] == [" red", " blue", " "]
     texts = [encoder.tokenizer.decode(row.labels[row.labels != IGNORED]) for row in rows]
     assert texts == [" red", " blue", " ☃"]
-
-
-def test_option_may_be_scored_with_its_end(encoder: Encoder) -> None:
-    rows = encoder.option_rows(sample("Name a colour."), ["red"], Path(), ended=True)
-    assert learnt(encoder, rows[0].labels) == [" red", "</s>"]
 
 
 def test_rows_and_pixels_are_made_once(llava: Path, tmp_path: Path) -> None:
@@ -281,55 +277,3 @@ def test_checkpoint_without_a_processor(llava: Path, tmp_path: Path) -> None:
     load_model(llava).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="its processor cannot be read"):
         Encoder.load(tmp_path)
-
-
-def test_family_whose_batches_are_not_made_yet(tmp_path: Path) -> None:
-    config = transformers.PaliGemmaConfig()
-    config.save_pretrained(tmp_path)
-    save_file({"any": torch.ones(1)}, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError) as caught:
-        Encoder.load(tmp_path)
-    assert str(caught.value) == (
-        f"{tmp_path}: samples cannot be encoded for model_type paligemma yet"
-    )
-
-
-def test_llava_next_with_pictures_of_two_shapes(tmp_path: Path) -> None:
-    """Its pictures are cut into tiles by their shape, so a batch is filled up with zeros."""
-    tokenizer = factories.new_tokenizer(end="</s>")
-    pinpoints = [[32, 64], [64, 32], [64, 64]]
-    processor = transformers.LlavaNextProcessor(
-        image_processor=transformers.LlavaNextImageProcessor(
-            size={"shortest_edge": 32},
-            crop_size={"height": 32, "width": 32},
-            image_grid_pinpoints=pinpoints,
-        ),
-        tokenizer=tokenizer,
-        patch_size=8,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=factories.LLAVA_TEMPLATE,
-    )
-    config = transformers.LlavaNextConfig(
-        vision_config=factories.vision_config(),
-        text_config=factories.text_config(tokenizer, tie_word_embeddings=False),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        image_grid_pinpoints=pinpoints,
-        vision_feature_layer=-1,
-    )
-    model_class = transformers.LlavaNextForConditionalGeneration
-    path = factories.save(model_class, config, processor, tmp_path / "base", seed=0)
-    Image.new("RGB", (64, 30), "red").save(tmp_path / "wide.png")
-    Image.new("RGB", (60, 60), "blue").save(tmp_path / "square.png")
-    samples = [
-        sample("<image>Name it.", answer, images=(f"{name}.png",))
-        for name, answer in (("wide", "red"), ("square", "blue"))
-    ]
-    encoder = Encoder.load(path)
-    together = encoder.train_batch(samples, tmp_path)
-    assert together["pixel_values"].shape == (2, 5, 3, 32, 32)  # 3 tiles and 5
-    model = load_model(path)
-    alone = [model(**encoder.train_batch([s], tmp_path)).loss for s in samples]
-    with torch.no_grad():
-        mean = model(**together).loss
-    torch.testing.assert_close(mean, torch.stack(alone).mean())
