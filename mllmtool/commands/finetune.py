@@ -20,6 +20,7 @@ from mllmtool.models.parts import part_of
 from mllmtool.reports import Artifact
 from mllmtool.runner import Made
 from mllmtool.training.adapters import save_adapters
+from mllmtool.training.callbacks import tensorboard
 from mllmtool.training.card import write_card
 from mllmtool.training.job import Job, prepare
 from mllmtool.training.outcome import merge_checked, moved_by_part, write_tuned
@@ -87,8 +88,9 @@ def _train(job: Job, context: Context, into: Path) -> tuple[PartsTrainer, dict[s
         log.info("going on from %s", state)
     probe = job.config.probe
     measure = SuiteProbe(probe, job.encoder, context) if probe and is_main_process() else None
-    kept = states if job.config.save_every or job.config.tensorboard else into
-    trainer = PartsTrainer(job, context, kept, measure)
+    trainer = PartsTrainer(job, context, states if job.config.save_every else into, measure)
+    if job.config.tensorboard and is_main_process():
+        trainer.add_callback(tensorboard(into / "tensorboard"))
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(state) if state else None)
     return trainer, {

@@ -42,7 +42,7 @@ def arguments(config: FinetuneConfig, length: Length, states: Path, seed: int) -
         ddp_find_unused_parameters=unused,  # a tower's last layers may feed nothing
         dataloader_pin_memory=cuda,
         use_cpu=not cuda,
-        report_to="tensorboard" if config.tensorboard else "none",
+        report_to="none",
         disable_tqdm=True,
         log_level="error",
         log_level_replica="error",

@@ -3,17 +3,35 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 
 from mllmtool.configs.finetune import Probe
 from mllmtool.context import Context, is_main_process
+from mllmtool.errors import ConfigError
 
 log = logging.getLogger(__name__)
 Measure = Callable[[nn.Module], dict[str, Any]]  # a model's scores, with `original` among them
+
+
+def tensorboard(folder: Path) -> TrainerCallback:
+    """What writes every logged figure as TensorBoard's events.
+
+    Raises:
+        ConfigError: the package is missing.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            "--tensorboard: needs a package; pip install 'mllmtool[tensorboard]'"
+        ) from error
+    return TensorBoardCallback(SummaryWriter(str(folder)))
 
 
 class Owner(Protocol):

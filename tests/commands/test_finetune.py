@@ -482,3 +482,14 @@ def test_full_disk_is_one_line(llama: Path, sums: Path, tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith(f"mllmtool: {state}: cannot be written: ")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "ft").exists()
+
+
+def test_events_for_tensorboard(llama: Path, sums: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    path, report = tuned(tmp_path / "ft", model=str(llama), samples=str(sums), tensorboard=True)
+    events = EventAccumulator(str(path / "tensorboard"))
+    events.Reload()
+    told = [event.value for event in events.Scalars("train/loss")]
+    curve = [point["loss"] for point in report["results"]["loss"]["curve"]]
+    assert told == pytest.approx(curve)

@@ -30,7 +30,7 @@ def test_distance_by_hand() -> None:
         learning["a"][0] = 4.0
         learning["b"][0] = 1.0
     assert distance().item() == (9 + 1) / 2
-    distance().backward()
+    torch.autograd.backward(distance())
     assert learning["a"].grad is not None
     assert learning["a"].grad.tolist() == [3.0, 0.0]
 
@@ -97,7 +97,8 @@ def moved(trainer: PartsTrainer, base: Path) -> float:
     before = dict(load_model(base).named_parameters())
     with torch.no_grad():
         now = trainer.model.named_parameters()
-        return sum((p - before[n]).square().sum().item() for n, p in now if n in before)
+        squares = [(p - before[n]).square().sum().item() for n, p in now if n in before]
+    return math.fsum(squares)
 
 
 def noted(trainer: PartsTrainer) -> dict[str, dict[str, float]]:
