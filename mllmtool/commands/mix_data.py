@@ -8,142 +8,153 @@ whatever reads the mix finds it there.
 
 import json
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+import shutil
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from mllmtool.configs.mix_data import MixDataConfig
+from mllmtool.configs.mix_data import MixDataConfig, Source
 from mllmtool.context import Context
-from mllmtool.data.mixing import Draw, draws, quotas
-from mllmtool.data.rows import RowFile, scan
-from mllmtool.data.samples import images_root
-from mllmtool.errors import ConfigError
+from mllmtool.data.checks import tokenizer_file
+from mllmtool.data.composition import draw_bar, fields_of, of_mix, of_rows
+from mllmtool.data.files import sha256_of
+from mllmtool.data.mixing import Draws, draws
+from mllmtool.data.parallel import Workers
+from mllmtool.data.rows import Rows
+from mllmtool.data.sinks import dataset_info, open_sink
+from mllmtool.data.sources import Opened, drawn_orders, open_sources, row_counts
+from mllmtool.data.writing import CHUNK, Origin, Writing, chunks, write_chunk
 from mllmtool.reports import Artifact
 from mllmtool.runner import Made
 
-SAMPLES = "samples.jsonl"
+SAMPLES, BAR, INFO = "samples", "composition.png", "dataset_info.json"
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Checked sources, how many rows of each, and the folder that image names are relative to.
+    """Checked sources, the rows drawn from them, and the folder that image names are relative to.
 
     There is none when no row has images. `prefixes[name]` leads from it to the images of a source;
     "" when they lie in it.
     """
 
-    files: Mapping[str, RowFile]
+    opened: Opened
     counts: Mapping[str, int]
+    drawn: Draws
     root: Path | None
     prefixes: Mapping[str, str]
 
 
 def run(config: MixDataConfig, context: Context, into: Path) -> Made:
-    """Write `samples.jsonl`."""
-    mix = _open(config, context)
-    with_images = Counter[str]()
-    with (into / SAMPLES).open("wb") as out:
-        for draw, line in _lines(mix, context):
-            out.write(line + b"\n")
-            with_images[draw.source] += mix.files[draw.source].with_images[draw.index]
-    for file in mix.files.values():
-        file.check_unchanged()
-    inputs = [
-        Artifact(role=source.name, path=source.file, sha256=mix.files[source.name].sha256)
-        for source in config.source
-    ]
-    sources = _sources(config, mix)
-    for name, row in sources.items():
-        row["rows_with_images"] = with_images[name]
-    results = {
-        "rows": config.total,
-        "share_with_images": with_images.total() / config.total,
-        "sources": sources,
-    }
+    """Write the samples, a bar of what they are made of, and an entry for LLaMA-Factory."""
+    spool = into / ".unpacked"
+    mix = _mix(config, context, spool)
+    samples = into / f"{SAMPLES}.{config.write}"
+    _write(mix, config, context, samples)
+    for rows in mix.opened.rows.values():
+        rows.check_unchanged()
+    shutil.rmtree(spool, ignore_errors=True)
+    draw_bar(mix.counts, into / BAR)
+    (into / INFO).write_text(json.dumps(dataset_info(samples.name), indent=1) + "\n")
     run = {"images_root": os.path.relpath(mix.root, into.resolve())} if mix.root else {}
-    return Made(inputs, results, run)
+    return Made(_inputs(config, mix), _results(config, mix), run)
 
 
 def plan(config: MixDataConfig, context: Context) -> dict[str, Any]:
     """Check every row of every source, and say how many would be taken."""
-    mix = _open(config, context)
-    return {
-        "rows": config.total,
-        "images_root": str(mix.root) if mix.root else None,
-        "sources": _sources(config, mix),
-    }
+    with TemporaryDirectory() as spool:
+        mix = _mix(config, context, Path(spool))
+        return _results(config, mix) | {"images_root": str(mix.root) if mix.root else None}
 
 
-def _open(config: MixDataConfig, context: Context) -> Mix:
-    files = {}
-    for source in context.track(config.source, "reading"):
-        images = images_root(source.file, source.images or config.images)
-        files[source.name] = scan(Path(source.file), images)
-    counts = dict(zip(files, quotas([s.share for s in config.source], config.total), strict=True))
-    _check_sizes(config, files, counts)
+def _mix(config: MixDataConfig, context: Context, spool: Path) -> Mix:
+    opened = open_sources(config, context, spool)
+    orders = drawn_orders(opened.rows, context)
+    counts = row_counts(config, opened.rows, orders)
+    arrangement = f"{config.arrangement}/{config.block or 1}"
+    drawn = draws(counts, orders, arrangement, context)
     roots = {
-        name: file.images.resolve()
-        for name, file in files.items()
-        if counts[name] and any(file.with_images)
+        name: opened.checks[name].folder.root.resolve()
+        for name, rows in opened.rows.items()
+        if counts[name] and rows.fields["images"].any()
     }
     root = Path(os.path.commonpath(roots.values())) if roots else None
     prefixes = {name: os.path.relpath(path, root) for name, path in roots.items()}
-    return Mix(files, counts, root, {n: "" if p == "." else p for n, p in prefixes.items()})
+    prefixes = {name: "" if path == "." else path for name, path in prefixes.items()}
+    return Mix(opened, counts, drawn, root, prefixes)
 
 
-def _check_sizes(
-    config: MixDataConfig, files: Mapping[str, RowFile], counts: Mapping[str, int]
-) -> None:
-    for name, count in counts.items():
-        rows = len(files[name])
-        missing = count - rows * config.max_repeat
-        if missing > 0:
-            raise ConfigError(
-                f"--source {name}: {count} rows are to come from {files[name].path}, which has"
-                f" {rows}: {missing} are missing with --max-repeat {config.max_repeat};"
-                f" {-(-count // rows)} would do, or a smaller share or --total"
-            )
+def _write(mix: Mix, config: MixDataConfig, context: Context, samples: Path) -> None:
+    opened, part = mix.opened, config.part(len(mix.drawn))
+    rows = list(opened.rows.values())
+    controls = config.controls
+    origins = [
+        Origin(name, checks.form, mix.prefixes.get(name, ""), controls.get(name))
+        for name, checks in opened.checks.items()
+    ]
+    paths = [part.layout.path for each in rows for part in each.parts]
+    pairings = [opened.pairings.get(name) for name in opened.rows]
+    tasks = chunks(mix.drawn[part.start : part.stop], rows, pairings)
+    with (
+        closing(open_sink(samples)) as sink,
+        Workers(config.workers, Writing(origins, paths)) as pool,
+    ):
+        total = -(-len(part) // CHUNK)
+        for lines in context.track(pool.map(write_chunk, tasks), "writing", total):
+            sink.write(lines)
 
 
-def _lines(mix: Mix, context: Context) -> Iterator[tuple[Draw, bytes]]:
-    rows = {name: len(file) for name, file in mix.files.items()}
-    total = sum(mix.counts.values())
-    with ExitStack() as stack:
-        opened = {n: stack.enter_context(file.path.open("rb")) for n, file in mix.files.items()}
-        for draw in context.track(draws(mix.counts, rows, context), "writing", total):
-            line = mix.files[draw.source].line(opened[draw.source], draw.index)
-            yield draw, _mixed(line, draw, mix.prefixes.get(draw.source, ""))
+def _inputs(config: MixDataConfig, mix: Mix) -> list[Artifact]:
+    read = [
+        (name, part.path, digest)
+        for name, rows in mix.opened.rows.items()
+        for part, digest in zip(rows.parts, rows.sha256, strict=True)
+    ]
+    read += [("exclude", Path(name), sha256_of(Path(name))) for name in config.exclude]
+    if config.tokenizer:
+        file = tokenizer_file(Path(config.tokenizer))
+        read.append(("tokenizer", file, sha256_of(file)))
+    return [Artifact(role=role, path=str(path), sha256=digest) for role, path, digest in read]
 
 
-def _mixed(line: bytes, draw: Draw, prefix: str) -> bytes:
-    """The row with its provenance. `hash`: the first 16 digits of the SHA-256 of its line."""
-    origin: dict[str, Any] = {"source": draw.source, "index": draw.index, "copy": draw.copy}
-    origin["hash"] = sha256(line).hexdigest()[:16]
-    if not prefix and b'"_mix"' not in line:  # as it is, to the byte
-        return line[:-1].rstrip() + f', "_mix": {json.dumps(origin)}}}'.encode()
-    values = json.loads(line)
-    if "_mix" in values:
-        origin["before"] = values["_mix"]
-    if prefix and values.get("images"):
-        values["images"] = [str(PurePosixPath(prefix, name)) for name in values["images"]]
-    return json.dumps({**values, "_mix": origin}, ensure_ascii=False).encode()
-
-
-def _sources(config: MixDataConfig, mix: Mix) -> dict[str, dict[str, Any]]:
-    found = {}
-    for source in config.source:
-        rows, count = len(mix.files[source.name]), mix.counts[source.name]
-        found[source.name] = {
-            "share_asked": source.share,
-            "share_got": count / config.total,
-            "rows_read": rows,
-            "rows_chosen": min(count, rows),
-            "rows_written": count,
-            "passes": count / rows,
-            "images_prefix": mix.prefixes.get(source.name),
+def _results(config: MixDataConfig, mix: Mix) -> dict[str, Any]:
+    sources, total = {}, len(mix.drawn)
+    weights = [
+        int(fields_of("weight", number, mix.drawn, rows).sum())
+        for number, rows in enumerate(mix.opened.rows.values())
+    ]
+    for number, source in enumerate(config.source):
+        rows = mix.opened.rows[source.name]
+        with_images = fields_of("images", number, mix.drawn, rows) > 0
+        sources[source.name] = {
+            **_of_source(config, source, mix, rows),
+            "share_got": weights[number] / max(1, sum(weights)),
+            "rows_with_images": int(with_images.sum()),
+            config.unit: weights[number],
         }
-    return found
+    with_images = sum(found["rows_with_images"] for found in sources.values())
+    part = config.part(total)
+    return {
+        "rows": total,
+        "rows_in_this_shard": len(part),
+        "share_with_images": with_images / max(1, total),
+        **of_mix(mix.drawn, list(mix.opened.rows.values())),
+        "sources": sources,
+    }
+
+
+def _of_source(config: MixDataConfig, source: Source, mix: Mix, rows: Rows) -> dict[str, Any]:
+    count, found = mix.counts[source.name], of_rows(rows)
+    return {
+        "format": mix.opened.checks[source.name].form,
+        "share_asked": source.share,
+        **found,
+        "rows_duplicate": None if config.duplicates == "keep" else found["rows_duplicate"],
+        "rows_chosen": min(count, found["rows_usable"]),
+        "rows_written": count,
+        "passes": count / max(1, found["rows_usable"]),
+        "images_prefix": mix.prefixes.get(source.name),
+    }

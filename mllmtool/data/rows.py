@@ -1,102 +1,185 @@
-"""A file of samples as rows: checked once, then read by number. Memory holds a few bytes a row."""
+"""The rows of a source: checked once, then read by number. Memory holds 45 bytes a row."""
 
-import hashlib
-import stat
-from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
-from mllmtool.data.samples import image_path, parse_object, parse_sample
+import numpy as np
+import numpy.typing as npt
+
+from mllmtool.context import Context
+from mllmtool.data.checks import INVALID, ROW, Checks
+from mllmtool.data.files import is_table, sha256_of, stamp
+from mllmtool.data.images import ImageFolder
+from mllmtool.data.parallel import Workers
+from mllmtool.data.samples import json_object
+from mllmtool.data.splitting import Layout, position, ranges, rows_in
 from mllmtool.errors import DataError
+
+__all__ = ["ImageFolder", "Part", "Rows", "Task", "scan"]
+UNKNOWN = (0,) * (len(ROW.fields or ()) - 3)
+Fields = npt.NDArray[np.void]
+
+
+class Part(NamedTuple):
+    """A file of a source: as it was given, its rows' layout, and its state when it was opened."""
+
+    path: Path
+    layout: Layout
+    stamp: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class RowFile:
-    """Where each row begins, in bytes, and whether it has images."""
+class Rows:
+    """The rows of all files of a source, of which file `i` holds those from `starts[i]` on."""
 
-    path: Path
-    images: Path
-    begins: "array[int]"
-    with_images: bytearray
-    sha256: str
-    changed: int  # when the file was last changed, ns
+    parts: Sequence[Part]
+    starts: Sequence[int]
+    fields: Fields
+    sha256: Sequence[str]
 
     def __len__(self) -> int:
-        return len(self.begins)
+        return len(self.fields)
 
-    def line(self, file: BinaryIO, index: int) -> bytes:
-        """A row as it is in `file`, the file opened, without the white space around it."""
-        file.seek(self.begins[index])
-        return file.readline().strip()
+    def where(self, index: int) -> str:
+        """`file:line` of a row."""
+        number = self._number(index)
+        begin = int(self.fields["begin"][index])
+        return row_place(self.parts[number], begin, index - self.starts[number])
+
+    def part_of(self, index: int) -> Part:
+        """The file that a row is in."""
+        return self.parts[self._number(index)]
+
+    def _number(self, index: int) -> int:
+        return int(np.searchsorted(self.starts, index, side="right")) - 1
 
     def check_unchanged(self) -> None:
-        """Refuse a file that has changed since it was checked.
+        """Refuse files that have changed since they were opened.
 
         Raises:
-            DataError: its time of change is another.
+            DataError: size or time of change is another.
         """
-        if not self.path.is_file() or self.path.stat().st_mtime_ns != self.changed:
-            raise DataError(f"{self.path}: changed while it was read; run again")
+        for part in self.parts:
+            if stamp(part.path) != part.stamp:
+                raise DataError(f"{part.path}: changed while it was read; run again")
 
 
-def scan(path: Path, images: Path) -> RowFile:
-    """Read and check a whole JSONL file of samples whose images lie under `images`.
+class Task(NamedTuple):
+    """A range of bytes of a file of a source; `exact`: a row starts at `begin`."""
+
+    source: str
+    part: int
+    begin: int
+    end: int
+    exact: bool = False
+
+
+class Found(NamedTuple):
+    """The rows of a range, the first invalid one as (number, reason), and what ended the range."""
+
+    start: int | None
+    next: int | None
+    fields: Fields
+    problem: tuple[int, str] | None
+    broken: DataError | None
+
+
+Opened = Mapping[str, tuple[Sequence[Part], Checks]]
+
+
+def scan(opened: Opened, workers: int, drop: bool, context: Context) -> dict[str, Rows]:
+    """Read and check all files of all sources; invalid rows are an error unless they are dropped.
 
     Raises:
-        DataError: `file:line` and what is wrong there, or the file is missing or empty.
+        DataError: `file:line` and what is wrong there, or a source is empty.
     """
-    begins, with_images, digest = array("Q"), bytearray(), hashlib.sha256()
-    folder = ImageFolder(images)
-    try:
-        changed, begin = path.stat().st_mtime_ns, 0
-        with path.open("rb") as file:
-            for line, text in enumerate(file, start=1):
-                digest.update(text)
-                if text.strip():
-                    names = _image_names(text, f"{path}:{line}", folder)
-                    begins.append(begin)
-                    with_images.append(bool(names))
-                begin += len(text)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if not begins:
-        raise DataError(f"{path}: holds no samples")
-    return RowFile(path, images, begins, with_images, digest.hexdigest(), changed)
+    tasks = [
+        Task(name, number, *bounds)
+        for name, (parts, _) in opened.items()
+        for number, part in enumerate(parts)
+        for bounds in ranges(part.layout)
+    ]
+    found: dict[str, list[list[Fields]]] = {
+        name: [[] for _ in parts] for name, (parts, _) in opened.items()
+    }
+    with ThreadPoolExecutor(1) as thread, Workers(workers, opened) as pool:
+        hashes = {
+            name: [thread.submit(sha256_of, part.path) for part in parts]
+            for name, (parts, _) in opened.items()
+        }
+        results = context.track(pool.map(scan_range, tasks), "reading", len(tasks))
+        for task, piece in _joined(opened, tasks, results):
+            pieces = found[task.source][task.part]
+            if piece.problem and not drop:
+                part, (number, reason) = opened[task.source][0][task.part], piece.problem
+                begin = int(piece.fields["begin"][number])
+                raise DataError(
+                    f"{row_place(part, begin, number + sum(map(len, pieces)))}: {reason}"
+                )
+            pieces.append(piece.fields)
+        sums = {name: [each.result() for each in digests] for name, digests in hashes.items()}
+    return {name: _together(opened[name][0], found[name], sums[name]) for name in opened}
 
 
-def _image_names(text: bytes, where: str, folder: "ImageFolder") -> tuple[str, ...]:
-    names = parse_sample(parse_object(text, where), where).images
-    for name in names:
-        folder.check(name, where)
-    return names
-
-
-class ImageFolder:
-    """Checks that images are there and do not lead out of their folder; fast for many."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._is_inside = lru_cache(maxsize=4096)(self._resolves_inside)
-
-    def check(self, name: str, where: str) -> None:
-        """Accept an image file under the root, which the line `where` names.
-
-        Raises:
-            DataError: it is missing, or its name leads out.
-        """
-        path = self._root / name
+def scan_range(opened: Opened, task: Task) -> Found:
+    """Check the rows that start in a range."""
+    parts, checks = opened[task.source]
+    shape = parts[task.part].layout
+    found: list[tuple[int, ...]] = []
+    problem, broken = None, None
+    with shape.path.open("rb") as file:
+        rows = rows_in(file.fileno(), shape, task.begin, task.end, task.exact)
         try:
-            regular = stat.S_ISREG(path.lstat().st_mode)
-        except (OSError, ValueError):
-            regular = False
-        if regular and self._is_inside(path.parent):
-            return
-        try:  # a link, or wrong: the slow way says which
-            image_path(self._root, name)
+            for begin, data, values in rows:
+                try:
+                    noted = checks.row(json_object(data) if values is None else values)
+                except DataError as error:
+                    problem = problem or (len(found), str(error))
+                    noted = (INVALID, *UNKNOWN)
+                found.append((begin, len(data), *noted))
         except DataError as error:
-            raise DataError(f"{where}: {error}") from error
+            broken = error
+    return Found(rows.start, rows.next, np.array(found, ROW), problem, broken)
 
-    def _resolves_inside(self, folder: Path) -> bool:
-        return folder.resolve().is_relative_to(self._root.resolve())
+
+def _joined(
+    opened: Opened, tasks: Sequence[Task], results: Iterator[Found]
+) -> Iterator[tuple[Task, Found]]:
+    """The ranges that rows start in, each from where the one before has ended."""
+    due, before = 0, ("", -1)
+    for task, result in zip(tasks, results, strict=True):
+        layout = opened[task.source][0][task.part].layout
+        if before != (task.source, task.part):
+            due, before = layout.first, (task.source, task.part)
+        if due >= task.end:
+            continue
+        found = result
+        if result.start != due:
+            found = scan_range(opened, task._replace(begin=due, exact=True))
+        if found.broken:
+            raise found.broken
+        due = found.next if found.next is not None else task.end
+        yield task, found
+
+
+def row_place(part: Part, begin: int, number: int) -> str:
+    """`file:line` of a row of a file; where lines say little, with its number."""
+    if is_table(part.path):
+        return f"{part.path} (row {number})"
+    place = position(part.layout, begin)
+    return f"{place} (row {number})" if part.layout.is_array else place
+
+
+def _together(
+    parts: Sequence[Part], found: Sequence[Sequence[Fields]], sums: Sequence[str]
+) -> Rows:
+    counts = [sum(map(len, pieces)) for pieces in found]
+    for part, count in zip(parts, counts, strict=True):
+        if not count:
+            raise DataError(f"{part.path}: holds no samples")
+    starts = [sum(counts[:number]) for number in range(len(counts))]
+    fields = np.concatenate([piece for pieces in found for piece in pieces])
+    return Rows(parts, starts, fields, sums)

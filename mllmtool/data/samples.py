@@ -2,21 +2,28 @@
 
 `content` is text with an `<image>` mark for each image, in order, or a list of parts
 `{"type": "image"}` and `{"type": "text", "text": ...}`. Further keys are kept untouched.
+Rows of the other formats in `formats` and files of the other kinds in `files` are read as these.
 """
 
 import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
+from mllmtool.configs.mix_data import Format
+from mllmtool.data import formats
+from mllmtool.data.files import is_table, open_layout, table_rows
+from mllmtool.data.splitting import rows_in
 from mllmtool.errors import DataError
 from mllmtool.reports import read_report
 from mllmtool.reports.report import REPORT_NAME
 
-IMAGE_MARK = "<image>"
+IMAGE_MARK = formats.IMAGE_MARK
 
 
 class ContentPart(BaseModel):
@@ -62,7 +69,7 @@ class Sample(BaseModel):
 
 
 def read_samples(path: str | Path) -> Iterator[Sample]:
-    """Read a JSONL file of samples, checked one by one.
+    """Read a file of samples, checked one by one.
 
     Raises:
         DataError: `file:line` and what is wrong there.
@@ -72,37 +79,75 @@ def read_samples(path: str | Path) -> Iterator[Sample]:
 
 def locate_samples(path: str | Path) -> Iterator[tuple[str, Sample]]:
     """As `read_samples`, each with its `file:line`."""
-    for line, values in read_jsonl(path):
-        where = f"{path}:{line}"
-        yield where, parse_sample(values, where)
+    form: Format | None = None
+    name = Path(path).name.partition(".")[0]
+    for number, (where, values) in enumerate(read_rows(Path(path))):
+        form = form or formats.detect(values, where)
+        yield where, parse_sample(values, where, form, f"{name}-{number}")
 
 
-def parse_sample(values: dict[str, Any], where: str) -> Sample:
-    """Check one line's object, of which `where` is the `file:line`.
+def parse_sample(
+    values: dict[str, Any], where: str, form: Format = "messages", name: str = ""
+) -> Sample:
+    """Check one row of a format; `where` is its `file:line`, `name` its id if it has none.
 
     Raises:
         DataError: `where` and what is wrong there.
     """
-    sample: Sample = parse_line(Sample, values, where)
+    try:
+        return check_sample(formats.to_sample(values, form, name))
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def check_sample(values: dict[str, Any]) -> Sample:
+    """A sample of our shape.
+
+    Raises:
+        DataError: what is wrong, without the place.
+    """
+    sample: Sample = _validated(Sample, values)
     marks = sum(part.type == "image" for m in sample.messages for part in m.parts)
     if marks != len(sample.images):
-        raise DataError(f"{where}: {marks} {IMAGE_MARK} marks for {len(sample.images)} images")
+        raise DataError(f"{marks} {IMAGE_MARK} marks for {len(sample.images)} images")
     return sample
 
 
-def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row's `file:line` and object, of JSON lines, a JSON array, or a table.
+
+    Raises:
+        DataError: the file cannot be read, or a row is not a JSON object.
+    """
+    if is_table(path):
+        yield from ((f"{path} (row {i})", row) for i, row in enumerate(table_rows(path)))
+        return
+    with TemporaryDirectory() as folder:
+        shape = open_layout(path, Path(folder))
+        if not shape.is_array:
+            for line, values in read_jsonl(shape.path, shape.name):
+                yield f"{shape.name}:{line}", values
+            return
+        with shape.path.open("rb") as file:
+            for number, (_, data, _) in enumerate(rows_in(file.fileno(), shape, 0, shape.size)):
+                where = f"{shape.name} (row {number})"
+                yield where, parse_object(data, where)
+
+
+def read_jsonl(path: str | Path, name: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers and objects of a JSONL file; blank lines are skipped.
 
     Raises:
-        DataError: the file is missing or a line is not a JSON object.
+        DataError: the file, which messages call `name`, is missing or a line is not a JSON object.
     """
+    name = str(path) if name is None else name
     try:
         with Path(path).open(encoding="utf-8") as file:
             for line, text in enumerate(file, start=1):
                 if text.strip():
-                    yield line, parse_object(text, f"{path}:{line}")
+                    yield line, parse_object(text, f"{name}:{line}")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+        raise DataError(f"{name}: cannot be read: {error}") from error
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -115,12 +160,19 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 def parse_line(model: type[Any], values: dict[str, Any], where: str) -> Any:
     """Validate one line's object as `model`; `where` is its `file:line`."""
     try:
+        return _validated(model, values)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def _validated(model: type[Any], values: dict[str, Any]) -> Any:
+    try:
         return model.model_validate(values)
     except ValidationError as error:
         issue = error.errors(include_url=False)[0]
         place = [".".join(str(step) for step in issue["loc"])] if issue["loc"] else []
         reason = issue["msg"].removeprefix("Value error, ")
-        raise DataError(": ".join([where, *place, reason])) from error
+        raise DataError(": ".join([*place, reason])) from error
 
 
 def images_root(samples: str | Path, images: str | None = None) -> Path:
@@ -173,10 +225,30 @@ def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
         DataError: it is not one, or not UTF-8.
     """
     try:
-        text = text.decode() if isinstance(text, bytes) else text
-        values = json.loads(text)
+        return json_object(text)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        DataError: it is not one, or not UTF-8, without the place.
+    """
+    try:
+        values = from_json(text)
     except ValueError as error:
-        raise DataError(f"{where}: is not JSON ({error})") from error
+        raise DataError(f"is not JSON ({_json_error(text) or error})") from error
     if not isinstance(values, dict):
-        raise DataError(f"{where}: is not a JSON object")
+        raise DataError("is not a JSON object")
     return values
+
+
+def _json_error(text: str | bytes) -> Exception | None:
+    """What Python's own parser says of it, which names the place in characters."""
+    try:
+        json.loads(text.decode() if isinstance(text, bytes) else text)
+    except (ValueError, RecursionError) as error:
+        return error
+    return None

@@ -61,12 +61,21 @@ def test_a_mix(tmp_path: Path) -> None:
     ]
     assert report["results"] == {
         "rows": 25,
+        "rows_in_this_shard": 25,
         "share_with_images": 18 / 25,
+        "turns": {"2": 25},
+        "chars": {"4": 7, "16": 18},  # "b7?" and "é" are 4, "<image>\\na29?" and "é" are 13
         "sources": {
             "target": {
+                "format": "messages",
                 "share_asked": 0.7,
                 "share_got": 18 / 25,
                 "rows_read": 30,
+                "rows_invalid": 0,
+                "rows_duplicate": None,
+                "rows_excluded": {"text": 0, "image": 0, "id": 0},
+                "rows_usable": 30,
+                "instances": 18,
                 "rows_chosen": 18,
                 "rows_written": 18,
                 "passes": 18 / 30,
@@ -74,9 +83,15 @@ def test_a_mix(tmp_path: Path) -> None:
                 "rows_with_images": 18,
             },
             "general": {
+                "format": "messages",
                 "share_asked": 0.3,
                 "share_got": 7 / 25,
                 "rows_read": 10,
+                "rows_invalid": 0,
+                "rows_duplicate": None,
+                "rows_excluded": {"text": 0, "image": 0, "id": 0},
+                "rows_usable": 10,
+                "instances": 7,
                 "rows_chosen": 7,
                 "rows_written": 7,
                 "passes": 7 / 10,
@@ -89,7 +104,8 @@ def test_a_mix(tmp_path: Path) -> None:
 
 def test_rows_keep_their_bytes(tmp_path: Path) -> None:
     """Spaces, escapes and ways to write a number are as in the source."""
-    line = '{ "id":"1",  "messages" : [{"role":"user","content":"\\u00e9 \u00e9"}], "x": 1.50e3 }'
+    turns = '{"role":"user","content":"\\u00e9 \u00e9"},{ "role":"assistant","content":"b" }'
+    line = f'{{ "id":"1",  "messages" : [{turns}], "x": 1.50e3 }}'
     (tmp_path / "a.jsonl").write_text(f"{line}\n")
     mix(tmp_path / "mix", "--source", f"a={tmp_path}/a.jsonl:1", "--total", 1)
     digest = sha256(line.encode()).hexdigest()[:16]
@@ -244,7 +260,7 @@ FAILURES: dict[str, tuple[int, list[str], str]] = {
     "shares that sum to more": (
         2,
         ["--source", "a=DIR/a.jsonl:0.9", "--source", "b=DIR/b.jsonl:0.2", "--total", "5"],
-        "--source: the shares sum to 1.1, not to 1",
+        "--source: the shares sum to 1.1, not to 1; --normalize divides by it",
     ),
     "a name twice": (
         2,
@@ -270,7 +286,7 @@ FAILURES: dict[str, tuple[int, list[str], str]] = {
     "no share": (
         2,
         ["--source", "a=DIR/a.jsonl", "--total", "5"],
-        "--source: 'a=DIR/a.jsonl' is not NAME=FILE:SHARE",
+        "--source: a has no share; write NAME=FILE:SHARE",
     ),
     "no rows": (
         2,

@@ -2,14 +2,23 @@
 
 from collections import Counter
 from fractions import Fraction
+from typing import NamedTuple
 
+import numpy as np
 import philox
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mllmtool.context import Context
-from mllmtool.data.mixing import Draw, draws, permutation, quotas
+from mllmtool.data.mixing import (
+    block_quotas,
+    draws,
+    permutation,
+    quotas,
+    quotas_around,
+    rows_for,
+)
 
 quick = settings(max_examples=60, deadline=None)
 shares = st.lists(st.integers(0, 1000), min_size=1, max_size=6).filter(any)
@@ -36,6 +45,85 @@ def test_quotas_sum_up_and_none_is_off_by_one(parts: list[int], total: int) -> N
     assert all(abs(count - want) < 1 for count, want in zip(found, wanted, strict=True))
 
 
+def test_quotas_around_by_hand() -> None:
+    # 7 of a share of 0.5; the others 7 * 0.3 / 0.5 = 4.2 and 7 * 0.2 / 0.5 = 2.8
+    assert quotas_around([0.5, 0.3, 0.2], 0, 7) == [7, 4, 3]
+    assert quotas_around([1, 0], 0, 5) == [5, 0]
+
+
+@quick
+@given(parts=shares, count=st.integers(1, 10**6), data=st.data())
+def test_quotas_around_a_source(parts: list[int], count: int, data: st.DataObject) -> None:
+    """The anchor has its count, the others are off by less than 1, the total by half at most."""
+    anchor = data.draw(st.sampled_from([i for i, part in enumerate(parts) if part]))
+    found = quotas_around([float(part) for part in parts], anchor, count)
+    assert found[anchor] == count
+    wanted = [Fraction(part * count, parts[anchor]) for part in parts]
+    assert all(abs(got - want) < 1 for got, want in zip(found, wanted, strict=True))
+    assert abs(sum(found) - sum(wanted)) <= Fraction(1, 2)
+
+
+@quick
+@given(weights=st.lists(st.integers(0, 9), min_size=1, max_size=20).filter(any), data=st.data())
+def test_rows_for_a_quota_one_row_at_a_time(weights: list[int], data: st.DataObject) -> None:
+    quota = data.draw(st.integers(0, 3 * sum(weights)))
+    whole, rest = divmod(quota, sum(weights))
+    taken, left = 0, rest
+    while left > 0:
+        left -= weights[taken]
+        taken += 1
+    assert rows_for(quota, np.array(weights)) == whole * len(weights) + taken
+
+
+@quick
+@given(counts=st.lists(st.integers(0, 60), min_size=1, max_size=6), block=st.integers(1, 40))
+def test_blocks_are_less_than_a_row_off_their_shares(counts: list[int], block: int) -> None:
+    total, before = sum(counts), [0] * len(counts)
+    ends = [min(rows, total) for rows in range(block, total + block, block)]
+    found = block_quotas(counts, block)
+    assert len(found) == len(ends)
+    for rows, after in zip(ends, found, strict=True):
+        assert sum(after) == rows
+        for count, had, has in zip(counts, before, after, strict=True):
+            assert had <= has
+            assert abs(has - Fraction(count * rows, total)) < 1
+        before = after
+    assert before == counts or not total
+
+
+@quick
+@given(
+    counts=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    block=st.integers(1, 30),
+    seed=st.integers(0, 3),
+)
+def test_every_prefix_of_blocks_is_within_a_block(counts: list[int], block: int, seed: int) -> None:
+    named = {f"s{number}": count for number, count in enumerate(counts)}
+    found = mixed(named, named, seed, f"blocks/{block}")
+    assert sorted(found) == sorted(mixed(named, named, seed))
+    seen = Counter[str]()
+    for rows, draw in enumerate(found, start=1):
+        seen[draw.source] += 1
+        for name, count in named.items():
+            assert abs(seen[name] - Fraction(count * rows, len(found))) <= block
+
+
+def test_blocks_of_whole_shares_are_exact() -> None:
+    found = mixed({"a": 70, "b": 20, "c": 10}, {"a": 70, "b": 20, "c": 10}, order="blocks/10")
+    for start in range(0, 100, 10):
+        assert Counter(d.source for d in found[start : start + 10]) == {"a": 7, "b": 2, "c": 1}
+    orders = {tuple(d.source for d in found[start : start + 10]) for start in range(0, 100, 10)}
+    assert len(orders) > 5  # shuffled within each
+
+
+def test_source_order_is_that_of_the_files() -> None:
+    found = mixed({"b": 3, "a": 4}, {"b": 3, "a": 2}, order="source")
+    assert found == [
+        *(("b", 0, 0), ("b", 1, 0), ("b", 2, 0)),
+        *(("a", 0, 0), ("a", 1, 0), ("a", 0, 1), ("a", 1, 1)),
+    ]
+
+
 @quick
 @given(parts=shares, total=st.integers(1, 300))
 def test_quotas_against_one_seat_at_a_time(parts: list[int], total: int) -> None:
@@ -49,8 +137,23 @@ def test_quotas_against_one_seat_at_a_time(parts: list[int], total: int) -> None
     assert quotas([float(part) for part in parts], total) == seats
 
 
-def mixed(counts: dict[str, int], rows: dict[str, int], seed: int = 0) -> list[Draw]:
-    return list(draws(counts, rows, Context(seed=seed)))
+class Draw(NamedTuple):
+    source: str
+    index: int
+    copy: int
+
+
+def mixed(
+    counts: dict[str, int], rows: dict[str, int], seed: int = 0, order: str = "shuffle"
+) -> list[Draw]:
+    context = Context(seed=seed)
+    orders = {n: permutation(k, context.stream_seed(f"mix/{n}/rows")) for n, k in rows.items()}
+    drawn = draws(counts, orders, order, context)
+    columns = (drawn.sources, drawn.indices, drawn.copies)
+    return [
+        Draw(list(counts)[s], i, c)
+        for s, i, c in zip(*(column.tolist() for column in columns), strict=True)
+    ]
 
 
 def of(source: str, found: list[Draw]) -> list[Draw]:

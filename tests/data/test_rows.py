@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from mllmtool.data.rows import scan
+from mllmtool.configs.mix_data import MixDataConfig
+from mllmtool.context import Context
+from mllmtool.data.rows import Rows
+from mllmtool.data.sources import open_sources
 from mllmtool.errors import DataError
 
 ANSWER = {"role": "assistant", "content": "x"}
@@ -28,20 +31,40 @@ def written(folder: Path, *rows: Any) -> Path:
     return path
 
 
+def scan(path: Path, images: Path, **more: Any) -> Rows:
+    """The rows of a file of samples whose images lie under `images`."""
+    source = {"name": "a", "file": str(path), "share": 1}
+    config = MixDataConfig.parse({"source": [source], "images": str(images), "total": 1, **more})
+    opened = open_sources(config, Context(quiet=True), path.parent / "unpacked")
+    return opened.rows["a"]
+
+
+def texts(rows: Rows) -> list[bytes]:
+    found = []
+    for index, (begin, length) in enumerate(rows.fields[["begin", "length"]].tolist()):
+        data = rows.part_of(index).layout.path.read_bytes()
+        found.append(data[begin : begin + length])
+    return found
+
+
 def test_rows_come_back_byte_for_byte(tmp_path: Path) -> None:
     (tmp_path / "i.png").touch()
-    odd = b'  {"id" : "\\u00e9", "x": 1.0e5, "messages": [{"role":"user","content":"\xc3\xa9"}]}\t'
+    answer = b'{"role":"assistant","content":"\xc3\xa9"}'
+    odd = (
+        b'  {"id" : "\\u00e9", "x": 1.0e5, "messages": [{"role":"user","content":""},%b]}\t'
+        % answer
+    )
     path = written(tmp_path, GOOD, b"", odd, with_images("i.png"))
     rows = scan(path, tmp_path)
     assert len(rows) == 3
-    with path.open("rb") as file:
-        assert [rows.line(file, index) for index in (2, 0, 1)] == [
-            json.dumps(with_images("i.png")).encode(),
-            json.dumps(GOOD).encode(),
-            odd.strip(),
-        ]
-    assert list(rows.with_images) == [False, False, True]
-    assert rows.sha256 == sha256(path.read_bytes()).hexdigest()
+    assert texts(rows) == [
+        json.dumps(GOOD).encode(),
+        odd.strip(),
+        json.dumps(with_images("i.png")).encode(),
+    ]
+    assert rows.fields["images"].tolist() == [0, 0, 1]
+    assert rows.fields["ours"].all()
+    assert rows.sha256 == [sha256(path.read_bytes()).hexdigest()]
 
 
 def test_links_and_subfolders_inside_the_folder_are_fine(tmp_path: Path) -> None:
@@ -63,14 +86,25 @@ BAD: dict[str, tuple[Any, str]] = {
     "not an object": ([1], "is not a JSON object"),
     "not UTF-8": (b'{"id": "\xff"}', "is not JSON ('utf-8' codec can't decode byte 0xff in"),
     "a byte order mark": (b"\xef\xbb\xbf{}", "is not JSON (Unexpected UTF-8 BOM"),
-    "no messages": ({"id": "1"}, "messages: Field required"),
-    "an id that is a number": ({**GOOD, "id": 1}, "id: Input should be a valid string"),
+    "no messages": ({"id": "1"}, "lacks 'messages', which a row of format messages has"),
+    "messages that are none": ({"id": "1", "messages": 5}, "messages: Input should be a valid"),
+    "a turn that is none": ({"id": "1", "messages": [5]}, "messages.0: Input should be a valid"),
+    "no turns": ({"id": "1", "messages": []}, "messages: Tuple should have at least 1 item"),
+    "two turns of one": (
+        {"id": "1", "messages": [ANSWER, ANSWER]},
+        "messages.0.role: is assistant where user is due",
+    ),
+    "no answer": (
+        {"id": "1", "messages": [{"role": "user", "content": "x"}]},
+        "messages: the last turn is the user's, not the assistant's",
+    ),
+    "nested too deeply": (b"[" * 100_000, "is not JSON (maximum recursion depth exceeded"),
     "an unknown role": (
-        {"id": "1", "messages": [{"role": "human", "content": "x"}]},
+        {"id": "1", "messages": [{"role": "tool", "content": "x"}]},
         "messages.0.role: Input should be 'system', 'user' or 'assistant'",
     ),
     "a mark without image": (
-        {"id": "1", "messages": [{"role": "user", "content": "<image>"}]},
+        {"id": "1", "messages": [{"role": "user", "content": "<image>"}, ANSWER]},
         "1 <image> marks for 0 images",
     ),
     "an image without mark": ({**GOOD, "images": ["i.png"]}, "0 <image> marks for 1 images"),

@@ -1,0 +1,116 @@
+"""Image files that rows name: they are there, inside their folder, and pictures."""
+
+import hashlib
+import os
+import stat
+import struct
+import warnings
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+from mllmtool.data.samples import image_path
+from mllmtool.errors import DataError
+
+NAMES = 300_000  # held at once; a hundred bytes each
+OFTEN = 200
+
+
+class ImageFolder:
+    """Checks that images are there and do not lead out of their folder; fast for many.
+
+    A folder that is asked for often is listed once, as long as it and the names held are few.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._prefix = f"{root}/"
+        self._inside: dict[str, bool] = {}
+        self._asked = Counter[str]()
+        self._listed: dict[str, frozenset[str]] = {}
+        self._room = NAMES
+
+    def check(self, name: str, where: str) -> None:
+        """Accept an image file under the root, which the line `where` names.
+
+        Raises:
+            DataError: it is missing, or its name leads out.
+        """
+        try:
+            self.find(name)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
+
+    def find(self, name: str) -> None:
+        """Accept an image file under the root.
+
+        Raises:
+            DataError: it is missing, or its name leads out.
+        """
+        folder, _, file = name.rpartition("/")
+        listed = self._listed.get(folder)
+        if listed is None:
+            self.num_bytes(name)
+            self._asked[folder] += 1
+            if self._asked[folder] == OFTEN:
+                self._listed[folder] = self._list(folder)
+        elif file not in listed or name[:1] == "/":
+            self.num_bytes(name)
+
+    def num_bytes(self, name: str) -> int:
+        """The size of an image file under the root.
+
+        Raises:
+            DataError: it is missing, or its name leads out.
+        """
+        folder, _, _ = name.rpartition("/")
+        try:
+            found = os.lstat(self._prefix + name)
+            if stat.S_ISREG(found.st_mode) and name[:1] != "/" and self._is_inside(folder):
+                return found.st_size
+        except (OSError, ValueError):
+            pass
+        return image_path(self.root, name).stat().st_size  # a link, or wrong: this says which
+
+    def _is_inside(self, folder: str) -> bool:
+        if (known := self._inside.get(folder)) is None:
+            known = (self.root / folder).resolve().is_relative_to(self.root.resolve())
+            self._inside[folder] = known
+        return known
+
+    def _list(self, folder: str) -> frozenset[str]:
+        """The regular files of a folder inside the root; none when there are too many."""
+        if not self._is_inside(folder):
+            return frozenset()
+        with os.scandir(self.root / folder) as entries:
+            files = (entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+            names = frozenset(islice(files, self._room + 1))
+        if len(names) > self._room:
+            return frozenset()
+        self._room -= len(names)
+        return names
+
+    def sha256(self, name: str) -> bytes:
+        """Hash of an image file's bytes."""
+        try:
+            with (self.root / name).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest()
+        except OSError as error:
+            raise DataError(f"{self.root / name}: cannot be read: {error}") from error
+
+    def decode(self, name: str) -> None:
+        """Accept a picture.
+
+        Raises:
+            DataError: it is not one.
+        """
+        from PIL import Image
+
+        broken = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
+        try:
+            with warnings.catch_warnings():  # of odd metadata
+                warnings.simplefilter("ignore")
+                with Image.open(self.root / name) as image:
+                    image.load()
+        except broken as error:
+            raise DataError(f"{self.root / name}: is not a readable image: {error}") from error

@@ -1,0 +1,96 @@
+"""What a row holds, and whether it is right.
+
+Nearly every row is right, and a quick look sees that in a tenth of the time of the other, which
+says what is wrong.
+"""
+
+from typing import Any, NamedTuple
+
+from mllmtool.configs.mix_data import Format
+from mllmtool.data.formats import IMAGE_MARK
+from mllmtool.data.samples import check_sample
+from mllmtool.data.texts import spoken
+from mllmtool.errors import DataError
+
+LONGEST = 500  # pairs of turns; longer ones take the other way
+DUE = ("user", "assistant")
+SHAPES = {
+    "messages": ("messages", "role", "content", [*DUE] * LONGEST),
+    "llava": ("conversations", "from", "value", ["human", "gpt"] * LONGEST),
+    "sharegpt": ("conversations", "from", "value", ["human", "gpt"] * LONGEST),
+}
+
+
+class Look(NamedTuple):
+    """Turns, characters and image names of a row; `ours`: it is of our shape."""
+
+    turns: int
+    chars: int
+    images: list[str]
+    ours: bool
+
+
+def quick_look(values: dict[str, Any], form: Format) -> Look | None:
+    """A row of texts that alternate and of image names; None when it is any other or wrong."""
+    if form not in SHAPES:
+        return None
+    key, speaker, text, due = SHAPES[form]
+    try:
+        turns = values[key]
+        roles = [turn[speaker] for turn in turns]
+        said = "\n".join([turn[text] for turn in turns])
+        images = _image_names(values)
+        named = "".join(images)
+    except (KeyError, TypeError):
+        return None
+    if roles[:1] == ["system"]:
+        del roles[0]
+    if (
+        len(roles) % 2
+        or not roles
+        or roles != due[: len(roles)]
+        or sum(map(len, turns)) != 2 * len(turns)
+        or said.count(IMAGE_MARK) != len(images)
+        or ":" in named  # it may be an address
+        or (form != "messages" and "system" in values)
+    ):
+        return None
+    ours = form == "messages" and type(values.get("id")) is str and "image" not in values
+    return Look(len(turns), len(said) - len(turns) + 1, images, ours)
+
+
+def _image_names(values: dict[str, Any]) -> list[str]:
+    """As they are in most rows.
+
+    Raises:
+        TypeError: otherwise.
+    """
+    if "images" in values:
+        if type(values["images"]) is not list:
+            raise TypeError
+        return values["images"]
+    if "image" in values:
+        if type(values["image"]) is not str or not values["image"]:
+            raise TypeError
+        return [values["image"]]
+    return []
+
+
+def slow_look(sample: dict[str, Any]) -> Look:
+    """A sample of our shape.
+
+    Raises:
+        DataError: what is wrong, without the place.
+    """
+    checked = check_sample(sample)
+    roles = [message.role for message in checked.messages]
+    begin = 1 if roles[0] == "system" else 0
+    for number, role in enumerate(roles[begin:]):
+        if role != DUE[number % 2]:
+            raise DataError(
+                f"messages.{number + begin}.role: is {role} where {DUE[number % 2]} is due"
+            )
+    if roles[-1] != "assistant":
+        raise DataError(f"messages: the last turn is the {roles[-1]}'s, not the assistant's")
+    chars = sum(len(text) for _, text in spoken(sample))
+    return Look(len(roles), chars, list(checked.images), ours=True)

@@ -1,0 +1,159 @@
+"""The rows of a mix as JSON lines, each with where it is from."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic_core import from_json, to_json
+
+from mllmtool.configs.mix_data import Format
+from mllmtool.data.controls import Pairing
+from mllmtool.data.formats import to_sample
+from mllmtool.data.mixing import Draws, Integers
+from mllmtool.data.rows import Rows
+from mllmtool.errors import DataError
+
+CHUNK = 4096  # rows
+ORIGIN = b'"index": %d, "copy": %d, "hash": "%b"'
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A source as its rows are written; `prefix` leads from the images' folder to its own."""
+
+    name: str
+    form: Format
+    prefix: str
+    control: str | None = None
+
+    def sample(self, data: bytes, index: int) -> dict[str, Any]:
+        """The row with its image names as they are from the images' folder."""
+        sample = dict(to_sample(from_json(data), self.form, f"{self.name}-{index}"))
+        if self.prefix and sample.get("images"):
+            sample["images"] = [str(PurePosixPath(self.prefix, n)) for n in sample["images"]]
+        return sample
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What every chunk needs: sources, and the files of all of them, in order."""
+
+    origins: Sequence[Origin]
+    paths: Sequence[Path]
+
+
+class Chunk(NamedTuple):
+    """Some rows of a mix. Places are (file, begin, length).
+
+    `turns` and `images` are the rows, indices and places, that a row of a control takes its from.
+    """
+
+    drawn: Draws
+    ours: Integers
+    places: Integers
+    turns: tuple[Integers, Integers] | None = None
+    images: tuple[Integers, Integers] | None = None
+
+
+def chunks(
+    drawn: Draws, rows: Sequence[Rows], pairings: Sequence[Pairing | None]
+) -> Iterator[Chunk]:
+    """A mix, or a part of it, cut."""
+    for begin in range(0, len(drawn), CHUNK):
+        some = drawn[begin : begin + CHUNK]
+        ours = np.zeros(len(some), bool)
+        for source, each in enumerate(rows):
+            mine = some.sources == source
+            ours[mine] = each.fields["ours"][some.indices[mine]]
+        chunk = Chunk(some, ours, _places(some.sources, some.indices, rows))
+        if any(pairings):
+            others = [_partners(some, pairings, name) for name in ("turns", "images")]
+            turns, images = ((each, _places(some.sources, each, rows)) for each in others)
+            chunk = chunk._replace(turns=turns, images=images)
+        yield chunk
+
+
+def write_chunk(writing: Writing, chunk: Chunk) -> bytes:
+    """The lines.
+
+    Raises:
+        DataError: a file is no longer what it was.
+    """
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("rb")).fileno() for path in writing.paths]
+        texts = _read(files, chunk.places)
+        turns = _read(files, chunk.turns[1]) if chunk.turns else texts
+        images = _read(files, chunk.images[1]) if chunk.images else texts
+    heads = [
+        f', "_mix": {{"source": {json.dumps(each.name)}, '.encode() for each in writing.origins
+    ]
+    drawn, lines = chunk.drawn, []
+    rows = zip(
+        drawn.sources.tolist(), drawn.indices.tolist(), drawn.copies.tolist(), chunk.ours.tolist(),
+        texts, strict=True,
+    )  # fmt: skip
+    for number, (source, index, copy, ours, text) in enumerate(rows):
+        origin = writing.origins[source]
+        digest = sha256(text).hexdigest()[:16]
+        if ours and not origin.prefix and not origin.control and b'"_mix"' not in text:
+            note = ORIGIN % (index, copy, digest.encode())
+            lines.append(b"%b%b%b}}\n" % (text[:-1].rstrip(), heads[source], note))
+            continue
+        mix = {"source": origin.name, "index": index, "copy": copy, "hash": digest}
+        sample = origin.sample(text, index)
+        if origin.control and chunk.turns and chunk.images:
+            at = int(chunk.turns[0][number]), int(chunk.images[0][number])
+            sample["messages"] = origin.sample(turns[number], at[0])["messages"]
+            sample["images"] = origin.sample(images[number], at[1])["images"]
+            mix |= {"control": origin.control, "turns_of": at[0], "images_of": at[1]}
+        if "_mix" in sample:
+            mix["before"] = sample.pop("_mix")
+        lines.append(_line({**sample, "_mix": mix}, ours))
+    return b"".join(lines)
+
+
+def _line(values: dict[str, Any], ours: bool) -> bytes:
+    """Rows of our shape are spaced as Python does it, like those that keep their bytes."""
+    if ours:
+        return json.dumps(values, ensure_ascii=False).encode() + b"\n"
+    return to_json(values) + b"\n"
+
+
+def _places(sources: Integers, indices: Integers, rows: Sequence[Rows]) -> Integers:
+    places = np.empty((len(indices), 3), np.int64)
+    files = 0
+    for source, each in enumerate(rows):
+        mine = sources == source
+        chosen = indices[mine]
+        places[mine, 0] = files + np.searchsorted(each.starts, chosen, side="right") - 1
+        places[mine, 1] = each.fields["begin"][chosen]
+        places[mine, 2] = each.fields["length"][chosen]
+        files += len(each.parts)
+    return places
+
+
+def _partners(drawn: Draws, pairings: Sequence[Pairing | None], name: str) -> Integers:
+    """Of each row the one whose turns or images it takes; where there is no control, itself."""
+    found = drawn.indices.copy()
+    for source, pairing in enumerate(pairings):
+        if pairing:
+            mine = drawn.sources == source
+            found[mine] = getattr(pairing, name)[drawn.indices[mine]]
+    return found
+
+
+def _read(files: Sequence[int], places: Integers) -> list[bytes]:
+    """The bytes at some places, read in the order in which they lie on the disk."""
+    found = [b""] * len(places)
+    order = np.lexsort((places[:, 1], places[:, 0]))
+    for number, (file, begin, length) in zip(order.tolist(), places[order].tolist(), strict=True):
+        found[number] = os.pread(files[file], length, begin)
+        if len(found[number]) != length:
+            raise DataError("a source has changed while it was read; run again")
+    return found
