@@ -123,6 +123,15 @@ def _near(
     if config.confusion is not None:
         confused = read_confusion(Path(config.confusion), labelled.classes)
         inputs = [_file("confusion", config.confusion)]
+        drawn = config.options - 1 - len(config.fixed_options)
+        few = [
+            name for name in confused if len({*confused[name]} - {*config.fixed_options}) < drawn
+        ]
+        if few:
+            context.warn(
+                f"{config.confusion}: {some(few)}: taken for fewer than {drawn} other classes;"
+                " the rest of the options are drawn from all"
+            )
         return lambda image: confused[image.class_name], inputs, {}
     if config.clip is None:
         return None, [], {}

@@ -42,12 +42,8 @@ class Questions:
 
     def _versions(self, style: Style, labelled: Labelled) -> Iterator[dict[str, Any]]:
         templates = self.templates[style]
-        ways = len(set(templates)) * self.pool.ways(labelled)
-        if style == CHOICE and ways < self.versions:
-            raise ConfigError(
-                f"--per-epoch: {labelled.class_name} can be asked in {ways} ways, fewer than"
-                f" {self.versions}"
-            )
+        if style == CHOICE and self.versions > 1:
+            self._check_ways(labelled, len(set(templates)) * self.pool.ways(labelled))
         seen = []
         for number in range(1, self.versions + 1):
             key = labelled.key if style == CHOICE else f"{labelled.key}#{style}"
@@ -64,6 +60,13 @@ class Questions:
                 "class_name": labelled.class_name,
                 "style": style,
             }
+
+    def _check_ways(self, labelled: Labelled, ways: int) -> None:
+        if ways < self.versions:
+            raise ConfigError(
+                f"--per-epoch: {labelled.class_name} can be asked in {ways} ways, fewer than"
+                f" {self.versions}"
+            )
 
 
 def sample(item: Mapping[str, Any], answer: Answer) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
 from random import Random
@@ -31,35 +32,63 @@ class Pool:
 
     def draw(self, labelled: Labelled, rng: Random) -> list[str]:
         """All options, in a random order."""
-        near, far = self.candidates(labelled)
-        shown = self._shown(labelled)
+        first, shown = self._first(labelled), self._shown(labelled)
         missing = self.number - len(shown)
-        drawn = rng.sample(near, min(missing, len(near)))
-        drawn += rng.sample(far, missing - len(drawn))
+        drawn = rng.sample(first, min(missing, len(first)))
+        if len(drawn) < missing:
+            drawn += rng.sample(self._others(labelled, first), missing - len(drawn))
         return rng.sample([*shown, *drawn], self.number)
 
     def draw_wrong(self, labelled: Labelled, rng: Random) -> str:
-        """One class that is not the right one."""
-        near, far = self.candidates(labelled)
-        return rng.choice(near or far or self._shown(labelled)[1:])
-
-    def candidates(self, labelled: Labelled) -> tuple[list[str], list[str]]:
-        """The classes that are drawn from first, and those that make up the number."""
-        left_out = self._shown(labelled)
-        if self.near is None:
-            return [name for name in self.classes if name not in left_out], []
-        near = [name for name in self.near(labelled) if name not in left_out][: self.topk]
-        return near, [name for name in self.classes if name not in left_out and name not in near]
+        """One class that is not the right one; where all are fixed, one of them."""
+        first = self._first(labelled)
+        return rng.choice(first or self._others(labelled, first) or self._shown(labelled)[1:])
 
     def ways(self, labelled: Labelled) -> int:
         """How many different draws there are."""
-        near, far = map(len, self.candidates(labelled))
+        first = self._first(labelled)
         missing = self.number - len(self._shown(labelled))
-        sets = math.comb(near, missing) if missing <= near else math.comb(far, missing - near)
+        sets = math.comb(len(first), missing)
+        if missing > len(first):
+            others = self._others(labelled, first)
+            sets = math.comb(len(others), missing - len(first))
         return sets * math.factorial(self.number)
 
     def _shown(self, labelled: Labelled) -> list[str]:
         return [labelled.class_name, *(text for text in self.fixed if text != labelled.class_name)]
+
+    def _first(self, labelled: Labelled) -> Sequence[str]:
+        """What is drawn from first."""
+        if self.near is None:
+            return _Without(*self._drawable, labelled.class_name)
+        left_out = self._shown(labelled)
+        return [name for name in self.near(labelled) if name not in left_out][: self.topk]
+
+    def _others(self, labelled: Labelled, first: Sequence[str]) -> list[str]:
+        """What makes up the number."""
+        left_out = {*self._shown(labelled), *first}
+        return [name for name in self.classes if name not in left_out]
+
+    @cached_property
+    def _drawable(self) -> tuple[list[str], dict[str, int]]:
+        """The classes that are not fixed, and the place of each."""
+        names = [name for name in self.classes if name not in self.fixed]
+        return names, {name: index for index, name in enumerate(names)}
+
+
+class _Without(Sequence[str]):
+    """Names without one of them, if it is there; not copied, as there may be thousands."""
+
+    def __init__(self, names: Sequence[str], places: Mapping[str, int], name: str) -> None:
+        self._names = names
+        self._place = places.get(name, len(names))
+
+    def __len__(self) -> int:
+        return len(self._names) - (self._place < len(self._names))
+
+    def __getitem__(self, index: Any) -> Any:
+        place = range(len(self))[index]  # from the end too, and IndexError where it must be
+        return self._names[place + (place >= self._place)]
 
 
 def read_confusion(path: Path, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -508,7 +508,11 @@ def confusion(tmp_path: Path, **changed: Any) -> Path:
 
 def test_wrong_options_are_the_classes_most_confused(tmp_path: Path, animals: Path) -> None:
     argv = ("--confusion", confusion(tmp_path), "--distractors", "confusion", "--topk", 2)
-    build(tmp_path / "vqa", "--images", animals, *argv, "--options", 3)
+    report = build(tmp_path / "vqa", "--images", animals, *argv, "--options", 3)
+    assert report["warnings"] == [
+        f"{tmp_path}/confusion.json: dog, fly: taken for fewer than 2 other classes;"
+        " the rest of the options are drawn from all"
+    ]
     for row in lines(tmp_path / "vqa/items.jsonl"):
         wrong = set(row["options"]) - {row["class_name"]}
         match row["class_name"]:
