@@ -17,7 +17,7 @@ from mllmtool.context import Context
 from mllmtool.data.choices import Questions, sample
 from mllmtool.data.class_distractor import distracted, read_items
 from mllmtool.data.distractors import Near, Pool, read_confusion
-from mllmtool.data.labelled import Columns, Labelled, LabelledImages, read_labelled
+from mllmtool.data.labelled import Columns, Labelled, LabelledImages, option_text, read_labelled
 from mllmtool.data.samples import images_root, write_jsonl
 from mllmtool.data.styles import (
     CHOICE,
@@ -102,6 +102,10 @@ def _labelled(
     config: BuildVqaConfig, templates: Templates, into: Path | None = None
 ) -> LabelledImages:
     path = Path(config.images)
+    try:
+        fixed = [option_text(text) for text in config.fixed_options]
+    except ValueError as error:
+        raise ConfigError(f"--fixed-options: {error}") from error
     for name in ("image_column", "label_column", "image_root"):
         default = BuildVqaConfig.model_fields[name].default
         if getattr(config, name) != default and not is_table(path):
@@ -109,7 +113,7 @@ def _labelled(
     root = None if config.image_root is None else Path(config.image_root)
     columns = Columns(config.image_column, config.label_column, columns_of(templates), root)
     labelled = read_labelled(path, columns, into)
-    texts = {*labelled.classes, *config.fixed_options}
+    texts = {*labelled.classes, *fixed}
     if len(texts) < config.options:
         has = f"{config.images} has {len(labelled.classes)} ({some(labelled.classes)})"
         raise ConfigError(f"--options: {config.options} options need as many classes, and {has}")

@@ -122,17 +122,23 @@ def _check(style: Style, template: Template, label_column: str) -> None:
     if template.answer is not None and style in (CHOICE, "yes-no"):
         raise ValueError(f"{template.answer!r}: no answer is written in this style")
     allowed = {CHOICE: {"letters"}, "yes-no": {"class_name"}}.get(style, set())
-    for names, own in ((question, allowed), (answer, {"class_name", "others"})):
-        for name in names:
-            if name in OWN - own:
-                raise ValueError(f"{{{name}}}: is no field of this text")
-            if name == label_column and name not in own:
-                raise ValueError(f"{{{name}}}: is the column of classes; write {{class_name}}")
+    _check_fields(question, allowed, label_column)
+    _check_fields(answer, {"class_name", "others"}, label_column)
     told = question if style == "yes-no" else answer
     if style != CHOICE and "class_name" not in told:
         raise ValueError("lacks {class_name}")
+    if not template.question.strip():
+        raise ValueError("a question is empty")
     if IMAGE_MARK in template.question + (template.answer or ""):
         raise ValueError(f"holds {IMAGE_MARK}; images are put in front")
+
+
+def _check_fields(names: Sequence[str], own: set[str], label_column: str) -> None:
+    for name in names:
+        if name in OWN - own:
+            raise ValueError(f"{{{name}}}: is no field of this text")
+        if name == label_column and name not in own:
+            raise ValueError(f"{{{name}}}: is the column of classes; write {{class_name}}")
 
 
 def draw_facts(

@@ -295,6 +295,13 @@ FAILURES: dict[str, tuple[int, list[dict[str, Any]], list[str], str]] = {
         ["--fixed-options", "a,b,a"],
         "--fixed-options: a occurs twice",
     ),
+    "a fixed option with a mark": (
+        2,
+        [GOOD],
+        ["--fixed-options", "<image>"],
+        "--fixed-options: '<image>' cannot be an option's text",
+    ),
+    "an empty question": (2, [GOOD], ["--question", " "], "--question: a question is empty"),
     "too few classes near": (
         2,
         [GOOD],
