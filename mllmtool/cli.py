@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 import logging
+import os
 import signal
 import sys
 import types
@@ -40,6 +41,7 @@ from mllmtool.reports import read_report
 from mllmtool.runner import execute, output_path
 
 log = logging.getLogger("mllmtool")
+BROKEN_PIPE = 128 + 13  # as shells report a process that SIGPIPE ended
 
 
 @dataclass(frozen=True)
@@ -162,10 +164,11 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         return _keyword(
             name, Annotated[kind, typer.Argument(help=field.description)], inspect.Parameter.empty
         )
-    shown: Any = False if field.is_required() or default in (None, (), {}, False) else _show(default)
+    unset = field.is_required() or default in (None, (), {}, False)
+    described = f"{field.description}" + ("" if unset else f" [default: {_show(default)}]")
     flag = "--" + str(extra.get("flag", name.replace("_", "-")))
     metavar = str(extra["metavar"]) if "metavar" in extra else _metavar(field.annotation)
-    option = typer.Option(flag, help=field.description, show_default=shown, metavar=metavar)
+    option = typer.Option(flag, help=described, show_default=False, metavar=metavar)
     return _keyword(name, Annotated[kind | None, option])
 
 
@@ -212,16 +215,25 @@ def _run(name: str, row: Row, given: dict[str, Any]) -> None:
     )
     log.setLevel(logging.ERROR if run.quiet else logging.INFO)
     if row.prints:
-        sys.stdout.write(_module(row).show(config))
+        _print(_module(row).show(config))
     elif run.dry_run:
         if run.out is not None:
             output_path(config, run)
         plan = _module(row).plan(config, Context(seed=run.seed, quiet=run.quiet))
-        sys.stdout.write(json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
+        _print(json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
     else:
         out = execute(name, lambda *args: _module(row).run(*args), config, run)
         if is_main_process():
-            sys.stdout.write(f"{out}\n")
+            _print(f"{out}\n")
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError as error:  # whoever reads has left; nothing may be flushed at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(BROKEN_PIPE) from error
 
 
 def _module(row: Row) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from mllmtool import __version__
 from mllmtool.configs.base import Config, RunConfig
 from mllmtool.context import Context, is_main_process
-from mllmtool.errors import ConfigError, OutputError
+from mllmtool.errors import ConfigError, InputError, MllmtoolError, OutputError
 from mllmtool.reports import Artifact, Report, file_sha256, write_report
 from mllmtool.reports.report import REPORT_NAME
 
@@ -69,7 +69,7 @@ def execute(
             _check_not_read(out, (made_from.path for made_from in made.inputs))
         _replace(out, hidden)
     except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error}") from error
+        raise _of_disk(error, out, (hidden, work)) from error
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
         _remove_empty(new_parents)
@@ -149,6 +149,17 @@ def _replace(out: Path, hidden: Path) -> None:
         old.rename(out)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _of_disk(error: OSError, out: Path, ours: Iterable[Path]) -> MllmtoolError:
+    """What failed: a file of others to be read, or the output to be written."""
+    name = error.filename
+    written = isinstance(name, str) and (
+        Path(name) in out.parents or any(Path(name).is_relative_to(folder) for folder in ours)
+    )
+    if isinstance(name, str) and not written:
+        return InputError(f"{name}: cannot be read: {error.strerror}")
+    return OutputError(f"{out}: cannot be written: {error}")
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from mllmtool.configs.base import Config, RunConfig
 from mllmtool.context import Context
-from mllmtool.errors import ConfigError, NumericError, OutputError
+from mllmtool.errors import ConfigError, InputError, NumericError, OutputError
 from mllmtool.reports import Artifact, read_report
 from mllmtool.runner import Made, execute
 
@@ -107,6 +107,17 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     out = tmp_path / "file" / "out"
     with pytest.raises(OutputError, match="cannot be written"):
         execute("toy", toy, ToyConfig(), RunConfig(out=str(out)))
+
+
+def test_a_file_that_vanishes_is_a_failure_to_read(tmp_path: Path) -> None:
+    def reading(config: ToyConfig, context: Context, into: Path) -> Made:
+        (into / "made.txt").write_text((tmp_path / "gone").read_text())
+        raise AssertionError(config, context)
+
+    with pytest.raises(InputError) as caught:
+        execute("toy", reading, ToyConfig(), RunConfig(out=str(tmp_path / "out")))
+    assert str(caught.value) == f"{tmp_path}/gone: cannot be read: No such file or directory"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_output_that_is_also_read_is_refused(tmp_path: Path) -> None:

@@ -94,8 +94,8 @@ class FinetuneConfig(Config):
     train: Annotated[
         dict[Part, How],
         Field(
-            description="PART=full|frozen|lora[:RANK]|bitfit|norm|full:MODULE,...|{YAML}, repeated;"
-            " parts not named are frozen (default language=full)"
+            description="PART=HOW, repeated: full, frozen, bitfit, norm, lora, lora:RANK,"
+            " full:q_proj,v_proj or YAML as in a recipe; parts not named are frozen"
         ),
     ] = {"language": "full"}  # noqa: RUF012 (pydantic copies it)
     lr: Annotated[float, Field(description="peak learning rate", gt=0)] = 1e-6
