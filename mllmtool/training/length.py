@@ -8,6 +8,9 @@ from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.errors import ConfigError
 
 
+SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+
+
 @dataclass(frozen=True)
 class Length:
     """Optimizer steps, and micro-batches that each of the processes takes for one."""
@@ -21,8 +24,15 @@ def run_length(config: FinetuneConfig, num_samples: int) -> Length:
     """Steps as given, or enough whole ones for the epochs.
 
     Raises:
-        ConfigError: a batch cannot be shared out evenly among the processes of `torchrun`.
+        ConfigError: a batch cannot be shared out evenly among the processes of `torchrun`, or the
+            launcher asks for shards of the model, which on CPU would be ignored in silence.
     """
+    for variable, name in SHARDED.items():
+        if os.environ.get(variable, "").lower() in {"1", "true"}:
+            raise ConfigError(
+                f"{variable}: {name} is not served; start with torchrun alone, where every process"
+                " holds the model"
+            )
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if config.batch % (config.micro_batch * processes):
         raise ConfigError(
