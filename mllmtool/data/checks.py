@@ -1,7 +1,7 @@
 """What is asked of each row of a mix, and what is noted of it."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,7 @@ class Checks:
         if type(values) is not dict:
             raise DataError("is not a JSON object")
         look, sample = quick_look(values, self.form), None
-        if look is None or self._reads_texts:
+        if look is None or self.reads_texts:
             sample = to_sample(values, self.form, "")
             look = look or quick_look(sample, "messages") or slow_look(sample)
         turns, chars, images, ours = look
@@ -77,8 +77,9 @@ class Checks:
         text, pictures = short_hash(canonical(sample)), short_hash("\0".join(images))
         return state, len(images), turns, chars, weight, text, pictures, sample is values
 
-    @property
-    def _reads_texts(self) -> bool:
+    @cached_property
+    def reads_texts(self) -> bool:
+        """Whether more is asked than whether a row is right."""
         return self.hashes or self.unit == "tokens" or self.exclusion is not None
 
     def _tokens(self, sample: dict[str, Any]) -> int:

@@ -97,9 +97,12 @@ class Lines:
         at, lines = self.start, self._data.split(b"\n")
         lines[-1:] = [self._whole(lines[-1])] if lines[-1] else []
         for line in lines:
-            text = line.strip()
-            if text:
-                yield at + line.index(text[:1]), text, _parsed(text)
+            if text := line.strip():
+                try:
+                    values = from_json(text)
+                except ValueError:
+                    values = None
+                yield at + line.index(text[:1]), text, values
             at += len(line) + 1
         self.next = at
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from mllmtool.data.rows import Rows
 from mllmtool.errors import DataError
 
 CHUNK = 4096  # rows
-ORIGIN = b'"index": %d, "copy": %d, "hash": "%b"'
+ORIGIN = b'%b, "_mix": {"source": %b, "index": %d, "copy": %d, "hash": "%b"}}\n'
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,14 @@ class Origin:
     prefix: str
     control: str | None = None
 
+    @cached_property
+    def head(self) -> bytes:
+        """The name as JSON."""
+        return json.dumps(self.name).encode()
+
     def sample(self, data: bytes, index: int) -> dict[str, Any]:
         """The row with its image names as they are from the images' folder."""
-        sample = dict(to_sample(from_json(data), self.form, f"{self.name}-{index}"))
+        sample = to_sample(from_json(data), self.form, f"{self.name}-{index}")
         if self.prefix and sample.get("images"):
             sample["images"] = [str(PurePosixPath(self.prefix, n)) for n in sample["images"]]
         return sample
@@ -90,39 +96,32 @@ def write_chunk(writing: Writing, chunk: Chunk) -> bytes:
         texts = _read(files, chunk.places)
         turns = _read(files, chunk.turns[1]) if chunk.turns else texts
         images = _read(files, chunk.images[1]) if chunk.images else texts
-    heads = [
-        f', "_mix": {{"source": {json.dumps(each.name)}, '.encode() for each in writing.origins
-    ]
     drawn, lines = chunk.drawn, []
-    rows = zip(
-        drawn.sources.tolist(), drawn.indices.tolist(), drawn.copies.tolist(), chunk.ours.tolist(),
-        texts, strict=True,
-    )  # fmt: skip
+    columns = (drawn.sources, drawn.indices, drawn.copies, chunk.ours)
+    rows = zip(*(column.tolist() for column in columns), texts, strict=True)
     for number, (source, index, copy, ours, text) in enumerate(rows):
         origin = writing.origins[source]
         digest = sha256(text).hexdigest()[:16]
-        if ours and not origin.prefix and not origin.control and b'"_mix"' not in text:
-            note = ORIGIN % (index, copy, digest.encode())
-            lines.append(b"%b%b%b}}\n" % (text[:-1].rstrip(), heads[source], note))
+        if origin.control or (ours and origin.prefix) or b'"_mix"' in text:
+            mix = {"source": origin.name, "index": index, "copy": copy, "hash": digest}
+            sample = dict(origin.sample(text, index))
+            if origin.control and chunk.turns and chunk.images:
+                at = int(chunk.turns[0][number]), int(chunk.images[0][number])
+                sample["messages"] = origin.sample(turns[number], at[0])["messages"]
+                sample["images"] = origin.sample(images[number], at[1])["images"]
+                mix |= {"control": origin.control, "turns_of": at[0], "images_of": at[1]}
+            lines.append(_line(sample, mix))
             continue
-        mix = {"source": origin.name, "index": index, "copy": copy, "hash": digest}
-        sample = origin.sample(text, index)
-        if origin.control and chunk.turns and chunk.images:
-            at = int(chunk.turns[0][number]), int(chunk.images[0][number])
-            sample["messages"] = origin.sample(turns[number], at[0])["messages"]
-            sample["images"] = origin.sample(images[number], at[1])["images"]
-            mix |= {"control": origin.control, "turns_of": at[0], "images_of": at[1]}
-        if "_mix" in sample:
-            mix["before"] = sample.pop("_mix")
-        lines.append(_line({**sample, "_mix": mix}, ours))
+        body = text if ours else to_json(origin.sample(text, index))
+        lines.append(ORIGIN % (body[:-1].rstrip(), origin.head, index, copy, digest.encode()))
     return b"".join(lines)
 
 
-def _line(values: dict[str, Any], ours: bool) -> bytes:
-    """Rows of our shape are spaced as Python does it, like those that keep their bytes."""
-    if ours:
-        return json.dumps(values, ensure_ascii=False).encode() + b"\n"
-    return to_json(values) + b"\n"
+def _line(sample: dict[str, Any], mix: dict[str, Any]) -> bytes:
+    """A line with its origin, and before that the origin of the row in an earlier mix."""
+    if "_mix" in sample:
+        mix["before"] = sample["_mix"]
+    return json.dumps({**sample, "_mix": mix}, ensure_ascii=False).encode() + b"\n"
 
 
 def _places(sources: Integers, indices: Integers, rows: Sequence[Rows]) -> Integers:
