@@ -6,6 +6,8 @@ Gemma's tokenizer merges across a line break, Llama's puts a space before whatev
 """
 
 import json
+import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 import transformers
 from factories import HEADS, PATCH, PIXELS, VOCABULARY, WIDTH
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tokenizers import processors
 from torch import Tensor
 
@@ -175,7 +178,12 @@ def tiny_paligemma(path: Path) -> Path:
     )
     text = {**DECODER, "head_dim": WIDTH // HEADS, "vocab_size": len(tokenizer)}
     config = transformers.PaliGemmaConfig(
-        vision_config={**LAYERS, **PICTURE, "model_type": "siglip_vision_model"},
+        vision_config={
+            **LAYERS,
+            **PICTURE,
+            "model_type": "siglip_vision_model",
+            "vision_use_head": False,
+        },
         text_config={**text, "model_type": "gemma", "num_image_tokens": 16},
         image_token_index=processor.image_token_id,
         projection_dim=WIDTH,
@@ -224,6 +232,21 @@ def stopping_at(path: Path, ends: Sequence[int]) -> Path:
     values = json.loads(file.read_text()) if file.is_file() else {}
     file.write_text(json.dumps({**values, "eos_token_id": list(ends), "do_sample": False}))
     return path
+
+
+def laid_out(path: Path, into: Path, layout: str) -> Path:
+    """A copy whose tensors are named as in memory, or as in the hub's older files."""
+    shutil.copytree(path, into)
+    tensors = load_file(path / "model.safetensors")
+    if layout == "memory":
+        model = transformers.AutoModelForImageTextToText.from_pretrained(path)
+        tied = model.all_tied_weights_keys
+        tensors = {name: t for name, t in model.state_dict().items() if name not in tied}
+    else:  # before transformers 5, a tower held a `vision_model`
+        tower = re.compile(r"^vision_tower\.")
+        tensors = {tower.sub("vision_tower.vision_model.", n): t for n, t in tensors.items()}
+    save_file(tensors, into / "model.safetensors", metadata={"format": "pt"})
+    return into
 
 
 def own_processor(path: Path) -> Any:
