@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 # Weights in any form, what would make a loader look for weights that are not there, and reports.
+TOKENIZER = "tokenizer_config.json"
 NOT_SIDECARS = (
     *(*PICKLES, "*.safetensors", "*.index.json", "*.h5", "*.msgpack", "*.gguf", "*.npz"),
     *("*.onnx", "*.onnx_data", "adapter_config.json", "report.json"),
@@ -120,10 +121,18 @@ class CheckpointWriter:
 
 
 def copy_sidecars(source: Path, into: Path) -> None:
-    """Copy config, tokenizer, processor, chat template, licence: every file that is no weight."""
-    for path in sorted(source.iterdir()):
-        if path.is_file() and not any(path.match(pattern) for pattern in NOT_SIDECARS):
-            shutil.copyfile(path, into / path.name)
+    """Copy config, tokenizer, processor, chat template, licence: every file that is no weight.
+
+    Of folders, those of a further tokenizer, such as InstructBLIP's.
+    """
+    further = [
+        p for p in sorted(source.iterdir()) if not p.is_symlink() and (p / TOKENIZER).is_file()
+    ]
+    for folder in (source, *further):
+        (into / folder.relative_to(source)).mkdir(exist_ok=True)
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and not any(path.match(pattern) for pattern in NOT_SIDECARS):
+                shutil.copyfile(path, into / path.relative_to(source))
 
 
 def _reserve(path: Path, infos: dict[str, TensorInfo]) -> dict[str, _Place]:

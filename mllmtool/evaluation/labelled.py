@@ -1,6 +1,7 @@
 """Checkpoints under the labels that they have in the report."""
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from mllmtool.evaluation.results import CheckpointRow
 BASE = "base"
 ENCODER_FILES = ("*token*", "*processor_config.json", "chat_template*", "vocab*", "merges*")
 ENDS_FILE = "generation_config.json"
+PROCESSOR, OLDER = "processor_config.json", "preprocessor_config.json"
 NOT_COMPUTED = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"}
 
 
@@ -34,8 +36,11 @@ class Labelled:
     @property
     def encoding(self) -> str:
         """Hash of the files that decide how text and images become tensors, and where text ends."""
-        files = {path for pattern in ENCODER_FILES for path in self.checkpoint.path.glob(pattern)}
-        files.add(self.checkpoint.path / ENDS_FILE)
+        folder = self.checkpoint.path
+        files = {path for pattern in ENCODER_FILES for path in folder.glob(pattern)}
+        files.add(folder / ENDS_FILE)
+        if _nests_image_processor(folder / PROCESSOR):
+            files.discard(folder / OLDER)  # for older tools; not read
         whole = hashlib.sha256()
         for path in sorted(file for file in files if file.is_file()):
             whole.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
@@ -97,3 +102,10 @@ def _computed(config: Any) -> Any:
     if not isinstance(config, Mapping):
         return config
     return {key: _computed(value) for key, value in config.items() if key not in NOT_COMPUTED}
+
+
+def _nests_image_processor(path: Path) -> bool:
+    try:
+        return "image_processor" in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False

@@ -166,6 +166,12 @@ def test_sidecars_are_all_but_weights_and_reports(tmp_path: Path) -> None:
     for name in kept + left:
         (source / name).write_text(name)
     (source / "folder").mkdir()
+    (source / "qformer_tokenizer").mkdir()
+    for name in ("tokenizer_config.json", "vocab.txt", "weights.bin"):
+        (source / "qformer_tokenizer" / name).write_text(name)
+    (source / "loop").symlink_to(source)
     copy_sidecars(source, into)
-    assert sorted(path.name for path in into.iterdir()) == kept
+    assert sorted(p.name for p in into.iterdir()) == sorted([*kept, "qformer_tokenizer"])
     assert all((into / name).read_text() == name for name in kept)
+    further = sorted(path.name for path in (into / "qformer_tokenizer").iterdir())
+    assert further == ["tokenizer_config.json", "vocab.txt"]

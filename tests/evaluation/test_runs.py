@@ -78,6 +78,7 @@ def test_another_template_is_used_and_told(
 def test_what_counts_as_a_copy_of_the_base(llava: Path, other: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(llava, tmp_path / "copy"))
     change_json(copy / "config.json", _name_or_path="elsewhere", transformers_version="0")
+    (copy / "preprocessor_config.json").write_text("{}")  # beside a nested one, it is not read
     deeper = Path(shutil.copytree(llava, tmp_path / "deeper"))
     change_json(deeper / "config.json", vision_feature_layer=-2)
     template = Path(shutil.copytree(llava, tmp_path / "template"))
