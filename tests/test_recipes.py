@@ -39,9 +39,7 @@ def test_preset_names_the_row_that_it_mirrors_and_says_no_more_than_the_recipe(p
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
-def test_preset_plans_on_a_real_model_and_flags_win(
-    path: Path, llava: Path, colours: Path
-) -> None:
+def test_preset_plans_on_a_real_model_and_flags_win(path: Path, llava: Path, colours: Path) -> None:
     flags = ["--recipe", path, "--model", llava, "--samples", colours, "--dry-run", "--quiet"]
     done = mllmtool("finetune", *map(str, flags), "--steps", "7")
     assert done.status == 0, done.err

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import factories
+import families
 import pytest
 import suite_factory
 import torch
@@ -268,10 +269,12 @@ def test_processor_that_does_not_fit_the_model(llava: Path, colours: Path, tmp_p
     assert str(caught.value).endswith("do its processor and its config.json belong together?")
 
 
+@pytest.mark.parametrize("kind", ["llava", "qwen2_vl"])
 def test_killed_run_goes_on_to_the_same_bytes(
-    start: Start, llava: Path, colours: Path, tmp_path: Path
+    kind: str, start: Start, colours: Path, tmp_path: Path
 ) -> None:
-    flags = ["--model", llava, "--samples", colours, "--batch", 4, "--micro-batch", 2]
+    base = families.CHECKPOINTS[kind](tmp_path / "base")
+    flags = ["--model", base, "--samples", colours, "--batch", 4, "--micro-batch", 2]
     flags += ["--lr", 1e-2, "--save-every", 10]
     flags += ["--train", "language=full", "--train", "vision=lora"]
     work = tmp_path / ".ft.work"
@@ -282,7 +285,7 @@ def test_killed_run_goes_on_to_the_same_bytes(
     assert not (tmp_path / "ft").exists()
     assert [path.parent.name for path in work.glob("*/whole.json")] == ["checkpoint-10"]
 
-    values: dict[str, Any] = {"model": str(llava), "samples": str(colours), "micro_batch": 2}
+    values: dict[str, Any] = {"model": str(base), "samples": str(colours), "micro_batch": 2}
     values |= {"train": ["language=full", "vision=lora"], "steps": 20}
     values |= {"lr": 1e-2, "warmup": 0.1, "save_every": 10}
     with pytest.raises(MllmtoolError) as caught:
