@@ -9,7 +9,7 @@ import families
 import pytest
 import torch
 from PIL import Image
-from suite_factory import colour_suite, text_suite
+from suite_factory import change, colour_suite, letter_items, text_suite, write_task
 
 from mllmtool.data.samples import Message
 from mllmtool.data.suites import Item, Task, read_suite
@@ -30,8 +30,13 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Task, ...]:
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Task, ...]:
-    """Pictures of three shapes."""
+    """Pictures of three shapes, alone and in pairs."""
     suite = colour_suite(tmp_path_factory.mktemp("shapes"), number=4)
+    singles = letter_items([("0.png", "red"), ("1.png", "green")], "Name both.")
+    pairs = [{**one, "images": ["2.png", f"{n}.png"]} for n, one in enumerate(singles)]
+    write_task(suite.parent, "pairs", pairs, "ood", "id", answer="text")
+    names = ("colour-letter", "colour-open", "pairs", "sums")
+    change(suite, tasks=[f"tasks/{name}.yaml" for name in names])
     for number, path in enumerate(sorted((suite.parent / "images").iterdir())):
         with Image.open(path) as image:
             size = ((32, 32), (64, 30), (20, 44))[number % 3]
@@ -109,7 +114,8 @@ def asked(base: Path, shapes: tuple[Task, ...], texts: tuple[Task, ...]) -> tupl
     kind = json.loads((base / "config.json").read_text())["model_type"]
     if kind == "llama":
         return texts
-    return shapes[:-1] if kind in ("paligemma", "instructblip") else shapes
+    refused = {"paligemma": {"sums"}, "instructblip": {"sums", "pairs"}}.get(kind, set())
+    return tuple(task for task in shapes if task.name not in refused)
 
 
 def test_options_are_scored_as_by_whole_forward_passes(base: Path, asked: tuple[Task, ...]) -> None:
