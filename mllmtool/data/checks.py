@@ -1,5 +1,6 @@
 """What is asked of each row of a mix, and what is noted of it."""
 
+import struct
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from mllmtool.configs.mix_data import Format
 from mllmtool.data.exclusion import Exclusion
 from mllmtool.data.formats import IMAGE_MARK, to_sample
 from mllmtool.data.images import ImageFolder
-from mllmtool.data.looks import quick_look, slow_look
+from mllmtool.data.looks import Look, quick_look, slow_look
 from mllmtool.data.texts import canonical, short_hash, spoken
 from mllmtool.errors import ConfigError, DataError
 
@@ -22,18 +23,19 @@ GOOD, INVALID, DUPLICATE = 0, 1, 2
 EXCLUDED = {"text": 3, "image": 4, "id": 5}
 ROW = np.dtype(
     [
-        ("begin", "u8"),
-        ("length", "u4"),  # bytes
-        ("state", "u4"),
-        ("images", "u4"),
-        ("turns", "u4"),
-        ("chars", "u4"),
-        ("weight", "u4"),
-        ("text", "u8"),  # hashes, where they are asked for
-        ("pictures", "u8"),
-        ("ours", "u1"),  # of our shape, so that its bytes can stay
+        ("begin", "<u8"),
+        ("length", "<u4"),  # bytes
+        ("state", "<u4"),
+        ("images", "<u4"),
+        ("turns", "<u4"),
+        ("chars", "<u4"),
+        ("weight", "<u4"),
+        ("text", "<u8"),  # hashes, where they are asked for
+        ("pictures", "<u8"),
+        ("ours", "u1"),  # of our shape, so that its bytes stay
     ]
 )
+pack = struct.Struct("<QIIIIIIQQB").pack  # of ROW, little-endian
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Checks:
         look, sample = quick_look(values, self.form), None
         if look is None or self.reads_texts:
             sample = to_sample(values, self.form, "")
-            look = look or quick_look(sample, "messages") or slow_look(sample)
+            look = look or self._second_look(sample, sample is values)
         turns, chars, images, ours = look
         for name in images:
             self.folder.find(name)
@@ -75,7 +77,11 @@ class Checks:
             reason = self.exclusion.reason(sample, own, self.folder)
             state = EXCLUDED[reason] if reason else GOOD
         text, pictures = short_hash(canonical(sample)), short_hash("\0".join(images))
-        return state, len(images), turns, chars, weight, text, pictures, sample is values
+        return state, len(images), turns, chars, weight, text, pictures, ours
+
+    def _second_look(self, sample: dict[str, Any], untouched: bool) -> Look:
+        turns, chars, images, _ = quick_look(sample, "messages") or slow_look(sample)
+        return turns, chars, images, untouched
 
     @cached_property
     def reads_texts(self) -> bool:

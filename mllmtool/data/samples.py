@@ -18,7 +18,7 @@ from pydantic_core import from_json
 from mllmtool.configs.mix_data import Format
 from mllmtool.data import formats
 from mllmtool.data.files import is_table, open_layout, table_rows
-from mllmtool.data.splitting import rows_in
+from mllmtool.data.splitting import all_rows
 from mllmtool.errors import DataError
 from mllmtool.reports import read_report
 from mllmtool.reports.report import REPORT_NAME
@@ -129,7 +129,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"{shape.name}:{line}", values
             return
         with shape.path.open("rb") as file:
-            for number, (_, data, _) in enumerate(rows_in(file.fileno(), shape, 0, shape.size)):
+            for number, (_, data, _) in enumerate(all_rows(file.fileno(), shape)):
                 where = f"{shape.name} (row {number})"
                 yield where, parse_object(data, where)
 

@@ -18,7 +18,7 @@ from mllmtool.data.images import ImageFolder
 from mllmtool.data.mixing import Integers, permutation, quotas, quotas_around, rows_for
 from mllmtool.data.rows import Part, Rows, row_place, scan
 from mllmtool.data.samples import images_root, parse_object
-from mllmtool.data.splitting import rows_in
+from mllmtool.data.splitting import all_rows
 from mllmtool.errors import ConfigError, DataError
 
 
@@ -81,7 +81,7 @@ def _detected(parts: Sequence[Part]) -> Format:
     """The format of the first row."""
     layout = parts[0].layout
     with layout.path.open("rb") as file:
-        for begin, data, _ in rows_in(file.fileno(), layout, 0, layout.size):
+        for begin, data, _ in all_rows(file.fileno(), layout):
             where = row_place(parts[0], begin, 0)
             return detect(parse_object(data, where), where)
     raise DataError(f"{parts[0].path}: holds no samples")

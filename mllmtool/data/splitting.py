@@ -74,6 +74,16 @@ def rows_in(
     return (Elements if shape.is_array else Lines)(fd, shape, begin, end, exact)
 
 
+def all_rows(fd: int, shape: Layout) -> Iterator[Text]:
+    """Every row of a file that is open at `fd`, one range in memory at a time."""
+    due = shape.first
+    for begin, end in ranges(shape):
+        if due < end:
+            rows = rows_in(fd, shape, max(due, begin), end, exact=True)
+            yield from rows
+            due = end if rows.next is None else rows.next
+
+
 class Lines:
     """JSON lines.
 
@@ -99,7 +109,7 @@ class Lines:
         for line in lines:
             if text := line.strip():
                 try:
-                    values = from_json(text)
+                    values = from_json(text, cache_strings="keys")
                 except ValueError:
                     values = None
                 yield at + line.index(text[:1]), text, values
@@ -255,6 +265,6 @@ def position(shape: Layout, offset: int) -> str:
 
 def _parsed(data: bytes) -> Any | None:
     try:
-        return from_json(data)
+        return from_json(data, cache_strings="keys")  # texts hardly repeat
     except ValueError:
         return None

@@ -40,7 +40,7 @@ class Origin:
 
     def sample(self, data: bytes, index: int) -> dict[str, Any]:
         """The row with its image names as they are from the images' folder."""
-        sample = to_sample(from_json(data), self.form, f"{self.name}-{index}")
+        sample = to_sample(from_json(data, cache_strings="keys"), self.form, f"{self.name}-{index}")
         if self.prefix and sample.get("images"):
             sample["images"] = [str(PurePosixPath(self.prefix, n)) for n in sample["images"]]
         return sample
