@@ -16,6 +16,7 @@ from PIL import Image
 from mllmtool.data.samples import Sample
 from mllmtool.errors import CheckpointError, DataError
 from mllmtool.models.encoding import IGNORED, Encoder
+from mllmtool.models.families import FAMILIES
 from mllmtool.models.loading import load_model
 
 SHAPES = {"square.png": (32, 32), "wide.png": (64, 30), "tall.png": (20, 44)}
@@ -67,6 +68,11 @@ def batches(kind: str) -> list[list[Sample]]:
         return [[one], [two], [wide, two]]
     talk, text = sample(TALK, "tall.png"), sample((*TEXT, *TEXT))
     return [[one], [two], [talk], [text], [text, one, two, text, talk, wide]]
+
+
+def test_every_family_with_pictures_is_tested() -> None:
+    seeing = {kind for kind, family in FAMILIES.items() if family.images}
+    assert set(families.CHECKPOINTS) == {*seeing, "llama"}
 
 
 @pytest.mark.parametrize("size", ["alone", "mixed"])
@@ -187,6 +193,22 @@ def test_qwens_processor_in_one_file_as_transformers_5_writes_it(
     (path / "processor_config.json").write_text(json.dumps(nested))
     samples = batches(kind)[-1]
     ours, theirs = (Encoder.load(p).train_batch(samples, pictures) for p in (path, own(kind)))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_qwens_processor_as_the_hub_has_it(
+    own: Callable[[str], Path], pictures: Path, tmp_path: Path
+) -> None:
+    path = shutil.copytree(own("qwen2_vl"), tmp_path / "base")
+    values = json.loads((path / "preprocessor_config.json").read_text())
+    size = values.pop("size")
+    older = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
+    named = {"processor_class": "Qwen2VLProcessor"}
+    (path / "preprocessor_config.json").write_text(json.dumps({**values, **older, **named}))
+    (path / "chat_template.jinja").unlink()
+    (path / "chat_template.json").write_text(json.dumps({"chat_template": families.QWEN_TEMPLATE}))
+    samples = batches("qwen2_vl")[-1]
+    ours, theirs = (Encoder.load(p).train_batch(samples, pictures) for p in (path, own("qwen2_vl")))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
