@@ -2,6 +2,7 @@
 
 import logging
 import resource
+import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from mllmtool.checkpoints.difference import Difference
 from mllmtool.configs.base import PARTS, Part
 from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.context import Context, is_main_process
+from mllmtool.errors import OutputError
 from mllmtool.evaluation.probing import SuiteProbe
 from mllmtool.models.parts import part_of
 from mllmtool.reports import Artifact
@@ -25,7 +27,7 @@ from mllmtool.training.card import write_card
 from mllmtool.training.job import Job, prepare
 from mllmtool.training.outcome import merge_checked, moved_by_part, write_tuned
 from mllmtool.training.plots import draw_curves
-from mllmtool.training.preview import preview
+from mllmtool.training.preview import needs, preview
 from mllmtool.training.selection import trainable
 from mllmtool.training.states import drop_states, latest_state
 from mllmtool.training.trainer import PartsTrainer
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 def run(config: FinetuneConfig, context: Context, into: Path) -> Made:
     """Train, write the whole checkpoint, measure it against the base on disk."""
     job = prepare(config, context)
+    _check_room(job, into)
     table = _part_table(job)
     trainer, pace = _train(job, context, into)
     sums, tokens = trainer.summed(trainer.ledger.sums), trainer.summed(trainer.ledger.tokens)
@@ -75,6 +78,21 @@ def plan(config: FinetuneConfig, context: Context) -> dict[str, Any]:
         "dropped": list(job.examples.dropped),
         **preview(job),
     }
+
+
+def _check_room(job: Job, into: Path) -> None:
+    """Refuse to begin what the disk cannot hold in the end.
+
+    Raises:
+        OutputError: it has too little room.
+    """
+    needed = needs(job)
+    disk, free = needed["disk_output"] + needed["disk_states"], shutil.disk_usage(into).free
+    if disk > free:
+        raise OutputError(
+            f"{into.parent}: the checkpoint and its states need {disk:,} bytes, and {free:,} are"
+            " free; choose another --out, or leave --save-every out"
+        )
 
 
 def _train(job: Job, context: Context, into: Path) -> tuple[PartsTrainer, dict[str, Any]]:

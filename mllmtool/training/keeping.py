@@ -3,7 +3,7 @@
 Each is a mean over the samples of an optimizer step, whatever the micro-batches and processes.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from mllmtool.configs.finetune import Keep
 from mllmtool.models.encoding import IGNORED
+from mllmtool.training.adapters import is_adapter
 from mllmtool.training.losses import learning_places
 
 Inputs = Mapping[str, Tensor]
@@ -29,6 +30,11 @@ class Distance:
         """The distance now."""
         sums = [(now - base).float().square().sum() for now, base in self._pairs]
         return torch.stack(sums).sum() / 2
+
+
+def needs_copy(keep: Keep, learning: Iterable[str]) -> bool:
+    """Whether the base must be held as a second model: not where only adapters learn."""
+    return keep.kl > 0 and not all(map(is_adapter, learning))
 
 
 def divergence(tuned: Tensor, base: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.errors import ConfigError
 
-
 SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 
 

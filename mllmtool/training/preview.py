@@ -8,6 +8,7 @@ import numpy as np
 
 from mllmtool.models.encoding import IGNORED, Row
 from mllmtool.training.job import Job
+from mllmtool.training.keeping import needs_copy
 from mllmtool.training.selection import trainable
 
 SHOWN, BINS = 3, 10
@@ -32,11 +33,11 @@ def preview(job: Job) -> dict[str, Any]:
             for place, row in zip(examples.places[:SHOWN], rows, strict=False)
         },
         "sources": list(examples.sources),
-        "needs": _needs(job),
+        "needs": needs(job),
     }
 
 
-def _needs(job: Job) -> dict[str, int]:
+def needs(job: Job) -> dict[str, int]:
     """Bytes: what weights, gradients and optimizer hold; activations come on top."""
     learning = trainable(job.model).values()
     held = sum(p.numel() * p.element_size() for p in job.model.parameters())
@@ -52,13 +53,10 @@ def _needs(job: Job) -> dict[str, int]:
 def _copies(job: Job) -> int:
     """What `keep` holds of the base: the weights that learn, and a whole teacher."""
     keep, learning = job.config.keep, trainable(job.model)
-    if keep is None:
-        return 0
-    held = sum(p.numel() * p.element_size() for p in learning.values()) if keep.l2 else 0
-    whole = keep.kl and not job.selection.targets
-    return held + (
-        sum(p.numel() * p.element_size() for p in job.model.parameters()) if whole else 0
-    )
+    held = list(learning.values()) if keep and keep.l2 else []
+    if keep and needs_copy(keep, learning):
+        held += job.model.parameters()
+    return sum(parameter.numel() * parameter.element_size() for parameter in held)
 
 
 def _spread(counts: Sequence[int]) -> dict[str, Any]:

@@ -22,12 +22,11 @@ from mllmtool.context import Context
 from mllmtool.errors import CheckpointError, NumericError, OutputError
 from mllmtool.models.loading import load_model
 from mllmtool.models.parts import part_of
-from mllmtool.training.adapters import is_adapter
 from mllmtool.training.arguments import arguments
 from mllmtool.training.callbacks import Measure, Prober, Progress
 from mllmtool.training.examples import Collator
 from mllmtool.training.job import Job, frozen_dtype
-from mllmtool.training.keeping import Keeper, without_adapters
+from mllmtool.training.keeping import Keeper, needs_copy, without_adapters
 from mllmtool.training.losses import Ledger, learning_places, token_losses
 from mllmtool.training.selection import trainable
 from mllmtool.training.states import read_marker, write_marker
@@ -211,7 +210,7 @@ def _keeper(job: Job, device: torch.device) -> Keeper | None:
     if keep is None or not (keep.l2 or keep.kl):
         return None
     base, learning = job.model, trainable(job.model)
-    if keep.kl and not all(map(is_adapter, learning)):
+    if needs_copy(keep, learning):
         base = load_model(job.config.model, frozen_dtype(job.base, job.config)).to(device)
         base.requires_grad_(False)
 

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -472,6 +474,24 @@ def test_every_problem_is_told_at_once(llava: Path, tmp_path: Path) -> None:
     assert message.startswith("--train language: no qproj in it; its layers are ")
     assert f"{samples}:1: sample a: holds no answer to learn" in message
     assert f"{samples}:2: sample b: {tmp_path}/no.png: no such image" in message
+
+
+def test_disk_without_room_is_refused_before_the_first_step(
+    llama: Path, sums: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1000))
+    size = (llama / "model.safetensors").stat().st_size
+    with pytest.raises(MllmtoolError) as caught:
+        tuned(tmp_path / "ft", model=str(llama), samples=str(sums))
+    assert caught.value.status == 4
+    needed = int(str(caught.value).split(" need ")[1].split(" bytes")[0].replace(",", ""))
+    assert size * 0.8 < needed <= size
+    assert str(caught.value) == (
+        f"{tmp_path}: the checkpoint and its states need {needed:,} bytes, and 1,000 are free;"
+        " choose another --out, or leave --save-every out"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_full_disk_is_one_line(llama: Path, sums: Path, tmp_path: Path) -> None:
