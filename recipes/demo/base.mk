@@ -1,5 +1,5 @@
 # The demo's base, trained through `mllmtool finetune` on everything but the fine-tuned task:
-# an hour of one core. It is committed; this makes it again.
+# three quarters of an hour of one core. It is committed; this makes it again.
 #
 #   stage 0  look up a word among four options, text only: the circuit that reads options
 #   stage 1  names and facts of pictures, the lookups kept
@@ -10,7 +10,8 @@ BASE_TRAIN := --train vision=full --train projector=full --train language=full \
   --batch 64 --micro-batch 64 --save-every 500 --overwrite
 
 base: $(BB)/stage-2/report.json  ## train the demo's base again and put it in demo/base
-	rm -rf $(BB)/done && cp -r $(BB)/stage-2 $(BB)/done && rm $(BB)/done/report.json
+	rm -rf $(BB)/done && cp -r $(BB)/stage-2 $(BB)/done
+	cd $(BB)/done && rm report.json README.md curves.png preprocessor_config.json
 	rm -rf demo/base && mv $(BB)/done demo/base
 
 $(BB)/data/suite.yaml: demo/samples.py $(wildcard demo/data/*.parquet) | $(ENV)
@@ -25,11 +26,11 @@ $(BB)/stage-0/report.json: $(BB)/new/model.safetensors
 
 $(BB)/stage-1/report.json: $(BB)/stage-0/report.json
 	$(RUN) finetune --model $(BB)/stage-0 --samples $(BB)/data/stage-1.jsonl $(BASE_TRAIN) \
-	  --lr 1.5e-3 --steps 3000 --out $(@D)
+	  --lr 1.5e-3 --steps 4500 --out $(@D)
 
 $(BB)/stage-2/report.json: $(BB)/stage-1/report.json
 	$(RUN) finetune --model $(BB)/stage-1 --samples $(BB)/data/stage-2.jsonl $(BASE_TRAIN) \
-	  --lr 1e-3 --steps 1200 --out $(@D)
+	  --lr 1e-3 --steps 2000 --out $(@D)
 
 data:  ## make the demo's Parquet data again, byte for byte, from the registries' packages
 	$(PYTHON) -m venv build/data-env
