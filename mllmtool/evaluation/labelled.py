@@ -15,7 +15,14 @@ from mllmtool.evaluation.origin import origin_of
 from mllmtool.evaluation.results import CheckpointRow
 
 BASE = "base"
-ENCODER_FILES = ("*token*", "*processor_config.json", "chat_template*", "vocab*", "merges*")
+ENCODER_FILES = (
+    "*token*",
+    "*processor_config.json",
+    "chat_template*",
+    "vocab*",
+    "merges*",
+    "*_tokenizer/*",
+)
 ENDS_FILE = "generation_config.json"
 PROCESSOR, OLDER = "processor_config.json", "preprocessor_config.json"
 NOT_COMPUTED = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"}
@@ -43,7 +50,8 @@ class Labelled:
             files.discard(folder / OLDER)  # for older tools; not read
         whole = hashlib.sha256()
         for path in sorted(file for file in files if file.is_file()):
-            whole.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            whole.update(f"{path.relative_to(folder)} {digest}\n".encode())
         return whole.hexdigest()
 
 

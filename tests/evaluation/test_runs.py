@@ -83,9 +83,13 @@ def test_what_counts_as_a_copy_of_the_base(llava: Path, other: Path, tmp_path: P
     change_json(deeper / "config.json", vision_feature_layer=-2)
     template = Path(shutil.copytree(llava, tmp_path / "template"))
     (template / "chat_template.jinja").write_text("{{ messages }}")
+    further = Path(shutil.copytree(llava, tmp_path / "further"))
+    (further / "qformer_tokenizer").mkdir()
+    (further / "qformer_tokenizer" / "vocab.txt").write_text("a")
     paths = {"base": llava, "copy": copy, "deeper": deeper, "template": template, "other": other}
+    paths["further"] = further
     rows = describe([Labelled(label, Checkpoint.open(path)) for label, path in paths.items()])
-    assert [row.same_as_base for row in rows] == [True, True, False, False, False]
+    assert [row.same_as_base for row in rows] == [True, True, False, False, False, False]
     assert len({row.fingerprint for row in rows}) == 2
 
 
