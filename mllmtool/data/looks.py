@@ -4,6 +4,7 @@ Nearly every row is right, and a quick look sees that in a tenth of the time of 
 says what is wrong.
 """
 
+from operator import itemgetter
 from typing import Any
 
 from mllmtool.configs.mix_data import Format
@@ -14,10 +15,11 @@ from mllmtool.errors import DataError
 
 LONGEST = 500  # pairs of turns; longer ones take the other way
 DUE = ("user", "assistant")
+PAIR = itemgetter("from"), itemgetter("value")
 SHAPES = {
-    "messages": ("messages", "role", "content", [*DUE] * LONGEST),
-    "llava": ("conversations", "from", "value", ["human", "gpt"] * LONGEST),
-    "sharegpt": ("conversations", "from", "value", ["human", "gpt"] * LONGEST),
+    "messages": ("messages", itemgetter("role"), itemgetter("content"), [*DUE] * LONGEST),
+    "llava": ("conversations", *PAIR, ["human", "gpt"] * LONGEST),
+    "sharegpt": ("conversations", *PAIR, ["human", "gpt"] * LONGEST),
 }
 
 
@@ -31,8 +33,8 @@ def quick_look(values: dict[str, Any], form: Format) -> Look | None:
     key, speaker, text, due = SHAPES[form]
     try:
         turns = values[key]
-        roles = [turn[speaker] for turn in turns]
-        said = "\n".join([turn[text] for turn in turns])
+        roles = list(map(speaker, turns))
+        said = "\n".join(map(text, turns))
         images = values["images"] if "images" in values else _single(values)
         named = "".join(images)
     except (KeyError, TypeError):

@@ -17,6 +17,7 @@ from mllmtool.configs.mix_data import Format
 from mllmtool.data.controls import Pairing
 from mllmtool.data.formats import to_sample
 from mllmtool.data.mixing import Draws, Integers
+from mllmtool.data.rekeying import rekeyed
 from mllmtool.data.rows import Rows
 from mllmtool.errors import DataError
 
@@ -37,6 +38,11 @@ class Origin:
     def head(self) -> bytes:
         """The name as JSON."""
         return json.dumps(self.name).encode()
+
+    def converted(self, data: bytes, index: int) -> bytes:
+        """The row in our shape, as JSON."""
+        quick = rekeyed(data) if self.form == "llava" and not self.prefix else None
+        return quick or to_json(self.sample(data, index))
 
     def sample(self, data: bytes, index: int) -> dict[str, Any]:
         """The row with its image names as they are from the images' folder."""
@@ -112,7 +118,7 @@ def write_chunk(writing: Writing, chunk: Chunk) -> bytes:
                 mix |= {"control": origin.control, "turns_of": at[0], "images_of": at[1]}
             lines.append(_line(sample, mix))
             continue
-        body = text if ours else to_json(origin.sample(text, index))
+        body = text if ours else origin.converted(text, index)
         lines.append(ORIGIN % (body[:-1].rstrip(), origin.head, index, copy, digest.encode()))
     return b"".join(lines)
 
