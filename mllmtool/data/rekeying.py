@@ -6,8 +6,7 @@ it, so `{"from": "` is the beginning of a turn wherever it is found in valid JSO
 """
 
 import re
-from collections.abc import Iterator
-from itertools import chain, cycle, repeat
+from itertools import cycle
 
 TURN = b'{"from": "'
 HEAD = re.compile(rb'(\{"id": "[^"\\]*", )(?:"image": ("[^"\\]*"), )?"conversations": \[')
@@ -21,26 +20,22 @@ def rekeyed(data: bytes) -> bytes | None:
     """A valid row of the format llava with our keys; None when it is not of the plainest."""
     start, *turns = data.split(TURN)
     head = HEAD.fullmatch(start)
-    if not head or not _are_all(turns, data):
+    if not head or not _are_all(len(turns), data):
         return None
-    shown = b'"images": [%b], ' % head[2] if head[2] else b""
-    said = [b"".join((head[1], shown, b'"messages": ['))]
-    for turn, (theirs, ours), end in zip(turns, cycle(PAIR), _ends(len(turns)), strict=False):
-        if not (turn.startswith(theirs) and turn.endswith(end)):
+    said = [head[1], b'"images": [%b], ' % head[2] if head[2] else b"", b'"messages": [']
+    for turn, (theirs, ours) in zip(turns, cycle(PAIR), strict=False):
+        if not turn.startswith(theirs):
             return None
-        said.append(ours + turn[len(theirs) :])
+        said += ours, turn[len(theirs) :]
     return b"".join(said)
 
 
-def _are_all(turns: list[bytes], data: bytes) -> bool:
-    """Whether the row has no other objects, and a turn no key twice."""
+def _are_all(turns: int, data: bytes) -> bool:
+    """Whether the only objects are turns, side by side at the end, with no key twice in one."""
     return (
-        data.count(b"{") == len(turns) + 1
-        and data.count(b'"value"') == len(turns)
-        and data.count(b'"from"') == len(turns)
+        data.endswith(b'"}]}')
+        and data.count(b'"}, ' + TURN) == turns - 1
+        and data.count(b"{") == turns + 1
+        and data.count(b'"value"') == turns
+        and data.count(b'"from"') == turns
     )
-
-
-def _ends(count: int) -> Iterator[bytes]:
-    """Of each turn but the last, and of the last."""
-    return chain(repeat(b'"}, ', count - 1), (b'"}]}',))

@@ -113,13 +113,13 @@ def write_chunk(writing: Writing, chunk: Chunk) -> bytes:
             sample = dict(origin.sample(text, index))
             if origin.control and chunk.turns and chunk.images:
                 at = int(chunk.turns[0][number]), int(chunk.images[0][number])
-                sample["messages"] = origin.sample(turns[number], at[0])["messages"]
-                sample["images"] = origin.sample(images[number], at[1])["images"]
+                partners = origin.sample(turns[number], at[0]), origin.sample(images[number], at[1])
+                sample |= {"messages": partners[0]["messages"], "images": partners[1]["images"]}
                 mix |= {"control": origin.control, "turns_of": at[0], "images_of": at[1]}
             lines.append(_line(sample, mix))
-            continue
-        body = text if ours else origin.converted(text, index)
-        lines.append(ORIGIN % (body[:-1].rstrip(), origin.head, index, copy, digest.encode()))
+        else:
+            body = text if ours else origin.converted(text, index)
+            lines.append(ORIGIN % (body[:-1].rstrip(), origin.head, index, copy, digest.encode()))
     return b"".join(lines)
 
 
