@@ -22,6 +22,7 @@ from mllmtool.data.rows import Rows
 from mllmtool.errors import DataError
 
 CHUNK = 4096  # rows
+CHANGED = "changed while it was read; run again"
 ORIGIN = b'%b, "_mix": {"source": %b, "index": %d, "copy": %d, "hash": "%b"}}\n'
 
 
@@ -46,7 +47,11 @@ class Origin:
 
     def sample(self, data: bytes, index: int) -> dict[str, Any]:
         """The row with its image names as they are from the images' folder."""
-        sample = to_sample(from_json(data, cache_strings="keys"), self.form, f"{self.name}-{index}")
+        try:
+            values = from_json(data, cache_strings="keys")
+            sample = to_sample(values, self.form, f"{self.name}-{index}")
+        except (ValueError, DataError) as error:
+            raise DataError(f"{self.name}: {CHANGED}") from error
         if self.prefix and sample.get("images"):
             sample["images"] = [str(PurePosixPath(self.prefix, n)) for n in sample["images"]]
         return sample
@@ -97,11 +102,9 @@ def write_chunk(writing: Writing, chunk: Chunk) -> bytes:
     Raises:
         DataError: a file is no longer what it was.
     """
-    with ExitStack() as stack:
-        files = [stack.enter_context(path.open("rb")).fileno() for path in writing.paths]
-        texts = _read(files, chunk.places)
-        turns = _read(files, chunk.turns[1]) if chunk.turns else texts
-        images = _read(files, chunk.images[1]) if chunk.images else texts
+    texts = _read(writing.paths, chunk.places)
+    turns = _read(writing.paths, chunk.turns[1]) if chunk.turns else texts
+    images = _read(writing.paths, chunk.images[1]) if chunk.images else texts
     drawn, lines = chunk.drawn, []
     columns = (drawn.sources, drawn.indices, drawn.copies, chunk.ours)
     rows = zip(*(column.tolist() for column in columns), texts, strict=True)
@@ -153,12 +156,15 @@ def _partners(drawn: Draws, pairings: Sequence[Pairing | None], name: str) -> In
     return found
 
 
-def _read(files: Sequence[int], places: Integers) -> list[bytes]:
+def _read(paths: Sequence[Path], places: Integers) -> list[bytes]:
     """The bytes at some places, read in the order in which they lie on the disk."""
     found = [b""] * len(places)
     order = np.lexsort((places[:, 1], places[:, 0]))
-    for number, (file, begin, length) in zip(order.tolist(), places[order].tolist(), strict=True):
-        found[number] = os.pread(files[file], length, begin)
-        if len(found[number]) != length:
-            raise DataError("a source has changed while it was read; run again")
+    rows = zip(order.tolist(), places[order].tolist(), strict=True)
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("rb")).fileno() for path in paths]
+        for number, (file, begin, length) in rows:
+            found[number] = os.pread(files[file], length, begin)
+            if len(found[number]) != length:
+                raise DataError(f"{paths[file]}: {CHANGED}")
     return found

@@ -17,8 +17,10 @@ from PIL import Image
 from test_mix_data import mix, row, source
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from mllmtool.commands import mix_data
 from mllmtool.data import splitting, writing
 from mllmtool.data.samples import images_root, read_samples
+from mllmtool.data.sources import row_counts
 
 
 def of(rows: list[dict[str, Any]]) -> Counter[str]:
@@ -368,6 +370,25 @@ def test_a_source_that_changes_while_it_is_read(
         3,
         f"mllmtool: {path}: changed while it was read; run again\n",
     )
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(("cut", "named"), [(b"", "DIR/a.jsonl"), (b"x" * 9999, "a")])
+def test_a_source_that_is_overwritten_between_reading_and_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: bytes, named: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"conversations": CHAT}) for _ in range(5)))
+    real = row_counts
+
+    def overwrite(*args: Any) -> Any:
+        path.write_bytes(cut)
+        return real(*args)
+
+    monkeypatch.setattr(mix_data, "row_counts", overwrite)
+    done = mllmtool("mix-data", "--source", f"a={path}:1", "--total", 5, "--out", tmp_path / "m")
+    message = f"mllmtool: {named}: changed while it was read; run again\n"
+    assert (done.status, done.err) == (3, message.replace("DIR", str(tmp_path)))
     assert not (tmp_path / "m").exists()
 
 
