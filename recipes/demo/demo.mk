@@ -19,9 +19,11 @@ REPAIRED := tailor-paper tailor-anchored $(WISE)
 PAGE := $(D)/eval/report.json
 
 LIMIT := --limit 300
+SECOND_STEPS := --steps 200
 
 ifeq ($(SCALE),small)
 STEPS := --steps 4
+SECOND_STEPS := $(STEPS)
 LIMIT := --limit 40 --bootstrap 500
 endif
 
@@ -45,7 +47,7 @@ $(D)/hybrid/report.json: demo/finetune/hybrid.yaml $(D)/mix/report.json $(BASE)/
 	  --seed $(SEED) --overwrite --out $(@D)
 
 $(D)/second/report.json: demo/finetune/unsafe.yaml $(DATA)/suite.yaml $(BASE)/model.safetensors
-	$(RUN) finetune --recipe $< $(STEPS) --model $(BASE) --samples $(SECOND) \
+	$(RUN) finetune --recipe $< $(SECOND_STEPS) --model $(BASE) --samples $(SECOND) \
 	  --seed $(SEED) --overwrite --out $(@D)
 
 $(D)/tailor-paper/report.json: $(D)/unsafe/report.json
