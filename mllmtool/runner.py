@@ -72,7 +72,7 @@ def execute(
         raise _of_disk(error, out, (hidden, work)) from error
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
-        _remove_empty(new_parents)
+        _remove_empty([work, *new_parents])
     shutil.rmtree(work, ignore_errors=True)
     return out
 

@@ -16,7 +16,7 @@ from mllmtool.checkpoints.difference import Difference
 from mllmtool.configs.base import PARTS, Part
 from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.context import Context, is_main_process
-from mllmtool.errors import OutputError
+from mllmtool.errors import NumericError, OutputError
 from mllmtool.evaluation.probing import SuiteProbe
 from mllmtool.models.parts import part_of
 from mllmtool.reports import Artifact
@@ -50,7 +50,13 @@ def run(config: FinetuneConfig, context: Context, into: Path) -> Made:
     parts = _with_drift(table, job, Checkpoint.open(into))
     curve = _curve(trainer.state.log_history)
     draw_curves(curve["curve"], trainer.prober.points, into / "curves.png")
-    write_card(config, context.seed, parts, into)
+    for part, row in parts.items():
+        if row["trainable"] and row["equal_to_base"]:
+            context.warn(
+                f"--train {part}: none of its weights moved on disk; the model does not use what"
+                " learns there, or --lr is below its dtype's rounding"
+            )
+    write_card(config, context.seed, parts, trainer.prober.stopped_at, into)
     results = {
         "parts": parts,
         **_length(job),
@@ -60,6 +66,7 @@ def run(config: FinetuneConfig, context: Context, into: Path) -> Made:
         "keep": noted,
         "probe": trainer.prober.points,
         "stopped_at": trainer.prober.stopped_at,
+        "steps_done": trainer.state.global_step,
         "merge_changed_logits_by": merged,
     }
     seen, learnt = tokens.tolist()
@@ -110,7 +117,11 @@ def _train(job: Job, context: Context, into: Path) -> tuple[PartsTrainer, dict[s
     if job.config.tensorboard and is_main_process():
         trainer.add_callback(tensorboard(into / "tensorboard"))
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(state) if state else None)
+    try:
+        trainer.go_on(state)
+    except NumericError:  # its states lead to the same end
+        drop_states(states)
+        raise
     return trainer, {
         "train_seconds": round(time.monotonic() - started, 3),
         "resumed_from": state.name if state else None,

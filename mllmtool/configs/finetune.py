@@ -112,6 +112,9 @@ class FinetuneConfig(Config):
     ] = "cosine"
     warmup: Annotated[float, Field(description="share of the steps that warm up", ge=0, lt=1)] = 0.1
     weight_decay: Annotated[float, Field(description="AdamW weight decay", ge=0)] = 0.0
+    max_grad_norm: Annotated[
+        float, Field(description="norm that the gradient is cut down to; 0: never", ge=0)
+    ] = 1.0
     max_length: Annotated[
         int, Field(description="tokens a sample, image tokens included; nothing is cut off", ge=1)
     ] = 16384

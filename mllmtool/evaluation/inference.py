@@ -95,7 +95,8 @@ class Reader:
         keep: int = 1,
     ) -> Read:
         """Read left-padded rows, each after the row of `before` at its place."""
-        batch = self.encoder.batch(rows, padding="left")
+        device = next(self.model.parameters()).device
+        batch = {k: v.to(device) for k, v in self.encoder.batch(rows, padding="left").items()}
         del batch["labels"]
         if before is not None and places is not None:
             mask = torch.cat([before.mask[places], batch["attention_mask"]], 1)
@@ -131,7 +132,8 @@ class Reader:
     ) -> Iterator[tuple[list[int], bool]]:
         """Greedy tokens of each row up to its end token, and whether there was one."""
         ends = torch.tensor(
-            [self.encoder.tokenizer.convert_tokens_to_ids(end) for end in self.encoder.ends]
+            [self.encoder.tokenizer.convert_tokens_to_ids(end) for end in self.encoder.ends],
+            device=prompts.mask.device,
         )
         limits = [question.max_new_tokens for question in questions]
         cache, mask = prompts.cached(torch.arange(len(questions))), prompts.mask
@@ -176,12 +178,14 @@ class Reader:
         """Log-probability of an option's tokens after the first, for pairs of row and option."""
         rows = torch.tensor([row for row, _ in pairs])
         tokens = [questions[row].continuations[option] for row, option in pairs]
-        ids = pad_sequence(tokens, batch_first=True, padding_value=IGNORED)
+        device = prompts.mask.device
+        ids = pad_sequence(tokens, batch_first=True, padding_value=IGNORED).to(device)
         inputs, targets = ids[:, :-1], ids[:, 1:]  # (pairs, longest - 1)
         mask = prompts.mask[rows]
         for place, (row, _) in enumerate(pairs):
             mask[place, mask.shape[1] - questions[row].merged :] = 0
-        places = mask.sum(1, keepdim=True) + prompts.shift[rows] + torch.arange(inputs.shape[1])
+        ahead = torch.arange(inputs.shape[1], device=device)
+        places = mask.sum(1, keepdim=True) + prompts.shift[rows] + ahead
         made = self._decoder(
             input_ids=inputs.clamp(min=0),
             attention_mask=torch.cat([mask, (inputs != IGNORED).long()], 1),

@@ -16,7 +16,6 @@ SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_
 def arguments(config: FinetuneConfig, length: Length, states: Path, seed: int) -> TrainingArguments:
     """Trainer's arguments; states go under `states` when the config wants any."""
     cuda = torch.cuda.is_available()
-    unused = config.how("vision") != "frozen" or config.how("projector") != "frozen"
     args = TrainingArguments(
         output_dir=str(states),
         per_device_train_batch_size=config.micro_batch,
@@ -39,7 +38,8 @@ def arguments(config: FinetuneConfig, length: Length, states: Path, seed: int) -
         train_sampling_strategy="sequential",  # `Order` has shuffled already
         remove_unused_columns=False,
         average_tokens_across_devices=True,
-        ddp_find_unused_parameters=unused,  # a tower's last layers may feed nothing
+        ddp_find_unused_parameters=False,  # the loss names those that feed nothing
+        max_grad_norm=config.max_grad_norm,
         dataloader_pin_memory=cuda,
         use_cpu=not cuda,
         report_to="none",

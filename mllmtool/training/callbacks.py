@@ -14,6 +14,7 @@ from transformers.integrations import TensorBoardCallback
 from mllmtool.configs.finetune import Probe
 from mllmtool.context import Context, is_main_process
 from mllmtool.errors import ConfigError
+from mllmtool.training.keeping import evaluating
 
 log = logging.getLogger(__name__)
 Measure = Callable[[nn.Module], dict[str, Any]]  # a model's scores, with `original` among them
@@ -53,10 +54,13 @@ class Prober(TrainerCallback):  # type: ignore[misc]  # transformers is untyped 
     quadrants' original tasks.
     """
 
-    def __init__(self, owner: Owner, probe: Probe | None, measure: Measure | None) -> None:
+    def __init__(
+        self, owner: Owner, probe: Probe | None, measure: Measure | None, context: Context
+    ) -> None:
         self.points: list[dict[str, Any]] = []
         self.stopped_at: int | None = None
-        self._owner, self._probe, self._measure = owner, probe, measure
+        self._owner, self._probe = owner, probe
+        self._measure, self._context = measure, context
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -87,16 +91,12 @@ class Prober(TrainerCallback):  # type: ignore[misc]  # transformers is untyped 
         ceiling = self._probe.ceiling if self._probe else None
         log.info("step %d: forgetting %.3f", step, lost)
         if ceiling is not None and lost > ceiling:
-            log.warning("step %d: forgetting %.3f is over %g; stopping", step, lost, ceiling)
+            self._context.warn(f"stopped at step {step}: forgetting {lost:.3f} is over {ceiling:g}")
             self.stopped_at, control.should_training_stop = step, True
 
     def _evaluated(self, measure: Measure) -> dict[str, Any]:
-        model = self._owner.model
-        model.eval()
-        with self._owner.compute_loss_context_manager():
-            point = measure(model)
-        model.train()
-        return point
+        with evaluating(self._owner.model), self._owner.compute_loss_context_manager():
+            return measure(self._owner.model)
 
 
 class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here

@@ -12,7 +12,11 @@ from mllmtool.configs.finetune import FinetuneConfig
 
 
 def write_card(
-    config: FinetuneConfig, seed: int, parts: Mapping[Part, Mapping[str, Any]], into: Path
+    config: FinetuneConfig,
+    seed: int,
+    parts: Mapping[Part, Mapping[str, Any]],
+    stopped_at: int | None,
+    into: Path,
 ) -> None:
     """Write base, data, how each part was trained and how far it went."""
     head = {"base_model": config.model, "library_name": "transformers", "tags": ["mllmtool"]}
@@ -31,6 +35,7 @@ def write_card(
         f"Made by `mllmtool finetune` {__version__}, seed {seed}, from `{config.model}` on"
         f" `{config.samples}`. `report.json` has the hashes of both, every setting and figure.",
         "",
+        *([f"The probe stopped it at step {stopped_at}.", ""] if stopped_at else []),
         "| part | trained | weights that learn | weights that moved | relative L2 drift |",
         "|---|---|---|---|---|",
         *rows,

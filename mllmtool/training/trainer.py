@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback, Trainer, TrainerState
 
 from mllmtool.configs.base import PARTS
 from mllmtool.context import Context
@@ -26,7 +26,7 @@ from mllmtool.training.arguments import arguments
 from mllmtool.training.callbacks import Measure, Prober, Progress
 from mllmtool.training.examples import Collator
 from mllmtool.training.job import Job, frozen_dtype
-from mllmtool.training.keeping import Keeper, needs_copy, without_adapters
+from mllmtool.training.keeping import Keeper, evaluating, needs_copy, without_adapters
 from mllmtool.training.losses import Ledger, learning_places, token_losses
 from mllmtool.training.selection import trainable
 from mllmtool.training.states import read_marker, write_marker
@@ -48,14 +48,24 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
             data_collator=Collator(job.stream, job.anchors, job.encoder),
         )
         self.remove_callback(PrinterCallback)  # it prints on stdout
-        self.prober = Prober(self, job.config.probe, measure)
+        self.prober = Prober(self, job.config.probe, measure, context)
         self.add_callback(self.prober)
         self.add_callback(Progress(context))
         self.ledger = Ledger(job.examples.sources, args.device)
         self.keeper = _keeper(job, args.device)
         self.model_accepts_loss_kwargs = True  # so that the learnt tokens of a batch are counted
         self.loss_is_scaled_for_ga = True  # by that count, in `compute_loss`
+        learning = trainable(job.model)
+        self._spared = [p for name, p in learning.items() if part_of(name) != "language"]
         self._job = job
+
+    def go_on(self, state: Path | None) -> None:
+        """Train, from the start or from a state; not at all from one where a probe had stopped."""
+        if state is None or read_marker(state)["stopped_at"] is None:
+            self.train(resume_from_checkpoint=str(state) if state else None)
+            return
+        self._load_from_checkpoint(str(state))
+        self.state = TrainerState.load_from_json(str(state / "trainer_state.json"))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with each part's learning rate; biases and norms do not decay."""
@@ -89,6 +99,8 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         loss = losses.sum() / num_items_in_batch * self.accelerator.num_processes
         if self.keeper:
             loss = loss + self._held(self.keeper, model, anchors or {**inputs, "labels": labels})
+        for parameter in self._spared:  # which a text feeds nothing to, nor a tower's last layers
+            loss = loss + 0 * parameter.flatten()[0]
         if not torch.isfinite(loss):
             raise NumericError(
                 f"step {self.state.global_step + 1}: the loss is {loss.item()};"
@@ -109,7 +121,7 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         return total.cpu()
 
     def leave(self) -> None:
-        """Leave the group of processes; the main one goes on alone, its model without autocast.
+        """Leave the group of processes; the main one goes on alone, its model on the CPU.
 
         A thread of gloo may still hold the tensor of the last reduction, and needs Python's lock to
         let go of it. The group's destructor waits for that thread with the lock in hand (torch
@@ -119,6 +131,7 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
             self.accelerator.wait_for_everyone()
             time.sleep(0.2)
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        self.model.cpu()
         self.accelerator.end_training()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -175,8 +188,9 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         sums = self.summed(self.ledger.sums)  # waits for every process to have written its share
         noted = self.summed(self.keeper.noted) if self.keeper else torch.zeros(0)
         if self.args.should_save:
-            values = {"sources": sums.tolist(), "keep": noted.tolist()}
-            write_marker(state, {"job": self._job.identity, "probe": self.prober.points, **values})
+            values: dict[str, Any] = {"sources": sums.tolist(), "keep": noted.tolist()}
+            values |= {"probe": self.prober.points, "stopped_at": self.prober.stopped_at}
+            write_marker(state, {"job": self._job.identity, **values})
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         state, learning = Path(resume_from_checkpoint), trainable(model or self.model)
@@ -187,7 +201,7 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
             for name, tensor in saved.items():
                 learning[name].copy_(tensor)
         marker = read_marker(state)
-        self.prober.points = marker["probe"]
+        self.prober.points, self.prober.stopped_at = marker["probe"], marker["stopped_at"]
         if self.is_world_process_zero():
             self.ledger.sums.copy_(torch.tensor(marker["sources"]))
             if self.keeper:
@@ -215,7 +229,7 @@ def _keeper(job: Job, device: torch.device) -> Keeper | None:
         base.requires_grad_(False)
 
     def teacher(inputs: Mapping[str, Tensor], places: Tensor) -> Tensor:
-        with without_adapters(base):
+        with without_adapters(base), evaluating(base):
             return logits_at(base, inputs, places)
 
     return Keeper(keep, learning, teacher)
