@@ -244,6 +244,7 @@ def _configs(
     row: Row, recipe: dict[str, Any], given: dict[str, Any], origin: str
 ) -> tuple[Config, RunConfig]:
     run_keys = set(RunConfig.model_fields)
+    recipe = row.config.lifted(recipe)
     if not given.keys().isdisjoint(row.config.alternatives):
         recipe = {k: v for k, v in recipe.items() if k not in row.config.alternatives}
     values = {**recipe, **given}

@@ -23,6 +23,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     renamed: ClassVar[dict[str, str]] = {}  # keys of other tools, and what to write instead
+    sections: ClassVar[tuple[str, ...]] = ()  # under which a recipe may group keys
     alternatives: ClassVar[tuple[str, ...]] = ()  # a flag of one sets aside a recipe's other
 
     @classmethod
@@ -33,11 +34,29 @@ class Config(BaseModel):
             ConfigError: one line that names each flag or key that is wrong.
         """
         try:
-            return cls.model_validate(dict(values))
+            return cls.model_validate(cls.lifted(values))
         except ValidationError as error:
             prefix = f"{origin}: " if origin else ""
             lines = [_line(cls, issue) for issue in error.errors(include_url=False)]
             raise ConfigError(prefix + "; ".join(lines)) from error
+
+    @classmethod
+    def lifted(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of a recipe, keys out of the sections that may group them.
+
+        Raises:
+            ConfigError: a section is not a mapping, or a key is given twice.
+        """
+        flat = {key: value for key, value in values.items() if key not in cls.sections}
+        for section in cls.sections:
+            inner = values.get(section, {})
+            if not isinstance(inner, Mapping):
+                raise ConfigError(f"{section}: is not a mapping of keys")
+            twice = sorted(set(inner) & set(flat))
+            if twice:
+                raise ConfigError(f"{section}: {twice[0]} is given twice")
+            flat |= inner
+        return flat
 
     def default_out(self) -> str | None:
         """The output directory when `--out` is not given; None when it must be."""

@@ -15,7 +15,6 @@ from mllmtool.configs.selection import (
     parse_pairs,
 )
 
-SECTIONS = ("data", "optim", "output")
 BF16_FLOOR = 1e-5  # below it, 1.3 % of weights moved at 1e-6 in 200 steps, 12 % at 1e-5 itself
 
 
@@ -34,6 +33,14 @@ class Keep(BaseModel):
     temperature: Annotated[float, Field(gt=0)] = 2.0
     samples: str | None = None
     images: str | None = None
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        if not (self.l2 or self.kl):
+            raise ValueError("holds nothing: give l2 or kl a weight")
+        if self.samples is not None and not self.kl:
+            raise ValueError("samples are for kl, which has no weight")
+        return self
 
 
 class Probe(BaseModel):
@@ -56,6 +63,7 @@ class Probe(BaseModel):
 class FinetuneConfig(Config):
     """Train chosen parts of a checkpoint on samples, and prove what moved."""
 
+    sections: ClassVar[tuple[str, ...]] = ("data", "optim", "output")
     alternatives: ClassVar[tuple[str, ...]] = ("steps", "epochs")
     renamed: ClassVar[dict[str, str]] = {
         "model_name_or_path": "model",
@@ -148,23 +156,6 @@ class FinetuneConfig(Config):
         Literal["auto", "never"], Field(description="go on from the state that a kill left")
     ] = "auto"
     tensorboard: Annotated[bool, Field(description="write TensorBoard logs too")] = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _sections(cls, values: Any) -> Any:
-        """Lift the keys of `data:`, `optim:` and `output:` of a recipe, which may group them."""
-        if not isinstance(values, dict):
-            return values
-        lifted = {key: value for key, value in values.items() if key not in SECTIONS}
-        for section in SECTIONS:
-            inner = values.get(section, {})
-            if not isinstance(inner, dict):
-                raise ValueError(f"{section}: is not a mapping of keys")  # noqa: TRY004
-            twice = sorted(set(inner) & set(lifted))
-            if twice:
-                raise ValueError(f"{section}: {twice[0]} is given twice")
-            lifted |= inner
-        return lifted
 
     @field_validator("train", mode="before")
     @classmethod

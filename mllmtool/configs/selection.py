@@ -32,7 +32,7 @@ class Lora(Chosen):
     `rslora` scales by alpha / sqrt(rank) instead of alpha / rank (Kalajdzievski 2023).
     """
 
-    rank: Annotated[int, Field(ge=1)] = 8
+    rank: Annotated[int, Field(ge=1, strict=True)] = 8
     alpha: Annotated[float, Field(gt=0)] = 16.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     dora: bool = False
@@ -80,6 +80,8 @@ def parse_pairs(value: Any) -> Any:
     for part, sign, how in pairs:
         if not sign:
             raise ValueError(f"{part + how!r} is not PART=VALUE")
+        if [name for name, _, _ in pairs].count(part) > 1:
+            raise ValueError(f"{part} is given twice")
     return {part: how for part, _, how in pairs}
 
 

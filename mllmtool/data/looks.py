@@ -9,7 +9,7 @@ from typing import Any
 
 from mllmtool.configs.mix_data import Format
 from mllmtool.data.formats import IMAGE_MARK
-from mllmtool.data.samples import check_sample
+from mllmtool.data.samples import Sample, check_sample
 from mllmtool.data.texts import spoken
 from mllmtool.errors import DataError
 
@@ -77,7 +77,18 @@ def slow_look(sample: dict[str, Any]) -> Look:
         DataError: what is wrong, without the place.
     """
     checked = check_sample(sample)
-    roles = [message.role for message in checked.messages]
+    check_turns(checked)
+    chars = sum(len(text) for _, text in spoken(sample))
+    return len(checked.messages), chars, list(checked.images), True
+
+
+def check_turns(sample: Sample) -> None:
+    """See that user and assistant take turns, after a system's at most, and an answer ends it.
+
+    Raises:
+        DataError: they do not, without the place.
+    """
+    roles = [message.role for message in sample.messages]
     begin = 1 if roles[0] == "system" else 0
     for number, role in enumerate(roles[begin:]):
         if role != DUE[number % 2]:
@@ -86,5 +97,3 @@ def slow_look(sample: dict[str, Any]) -> Look:
             )
     if roles[-1] != "assistant":
         raise DataError(f"messages: the last turn is the {roles[-1]}'s, not the assistant's")
-    chars = sum(len(text) for _, text in spoken(sample))
-    return len(roles), chars, list(checked.images), True

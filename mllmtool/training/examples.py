@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mllmtool.context import Context
+from mllmtool.data.looks import check_turns
 from mllmtool.data.samples import Sample, locate_samples
 from mllmtool.errors import DataError, some
 from mllmtool.models.encoding import Encoder, Row
@@ -60,6 +61,7 @@ def read_examples(
     samples, places, dropped, problems = [], [], [], []
     for place, sample in context.track(locate_samples(file), "samples read"):
         try:
+            check_turns(sample)
             problem = longest.problem(encoder.train_row(sample, root))
         except DataError as error:
             problems.append(f"{place}: {error}")

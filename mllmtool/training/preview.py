@@ -60,13 +60,14 @@ def _copies(job: Job) -> int:
 
 
 def _spread(counts: Sequence[int]) -> dict[str, Any]:
-    """Least, middle and most, and how many fall into each of ten bins of equal width."""
-    number, edges = np.histogram(counts, bins=min(BINS, 1 + max(counts) - min(counts)))
+    """Least, middle and most, and how many fall into each of ten bins, by its first number."""
+    width = -(-(1 + max(counts) - min(counts)) // BINS)
+    number, edges = np.histogram(counts, np.arange(min(counts), max(counts) + 1 + width, width))
     return {
         "min": min(counts),
         "median": statistics.median(counts),
         "max": max(counts),
-        "histogram": {f"{edge:.0f}": int(n) for edge, n in zip(edges, number, strict=False)},
+        "histogram": {str(edge): int(n) for edge, n in zip(edges, number, strict=False)},
     }
 
 

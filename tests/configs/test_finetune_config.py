@@ -1,8 +1,10 @@
 """The recipe of `finetune`: what it accepts, and what it says of what it does not."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import mllmtool
 
 from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.configs.selection import Choice, Full, Lora
@@ -87,6 +89,19 @@ def test_rates_by_part() -> None:
             {"lr_by_part": ["vision=1e-3"]},
             "--lr-by-part: vision is frozen; train it, or leave its rate out",
         ),
+        ({"keep": {}}, "--keep: holds nothing: give l2 or kl a weight"),
+        (
+            {"keep": {"l2": 1, "samples": "x"}},
+            "--keep: samples are for kl, which has no weight",
+        ),
+        (
+            {"train": ["language=full", "language=lora"]},
+            "--train: language is given twice",
+        ),
+        (
+            {"train": {"language": {"lora": {"rank": True}}}},
+            "--train (language.lora.rank): True: input should be a valid integer",
+        ),
         ({"keep": "l2"}, "--keep: 'l2': is not a mapping; write {KEY: VALUE, ...}"),
         (
             {"keep": {"l2": 1}, "train": ["language=lora"]},
@@ -121,3 +136,13 @@ def test_ceiling_of_forgetting() -> None:
     made = config(probe="{suite: s.yaml, stop_if: forgetting > 0.02}")
     assert made.probe is not None
     assert made.probe.ceiling == 0.02
+
+
+def test_flags_win_over_a_recipe_with_sections(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("optim: {lr: 1.0e-4, epochs: 1}\ndata: {model: none, samples: none}\n")
+    done = mllmtool("finetune", "--recipe", recipe, "--lr", 1e-5, "--steps", 2, "--out", "x")
+    assert done.err == "mllmtool: none: no such checkpoint directory\n"  # all else was accepted
+    recipe.write_text("lr: 1.0e-4\noptim: {lr: 1.0e-5}\n")
+    done = mllmtool("finetune", "--recipe", recipe, "--out", "x")
+    assert (done.status, done.err) == (2, "mllmtool: optim: lr is given twice\n")
