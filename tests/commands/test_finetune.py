@@ -21,6 +21,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from mllmtool.checkpoints import Checkpoint
+from mllmtool.commands import finetune
 from mllmtool.commands.finetune import plan, run
 from mllmtool.configs.base import RunConfig
 from mllmtool.configs.finetune import FinetuneConfig
@@ -334,10 +335,15 @@ def test_sigterm_leaves_its_states_and_nothing_else(
     assert [path.name for path in tmp_path.iterdir()] == [".ft.work"]
 
 
-def test_two_processes_equal_one(start: Start, llava: Path, colours: Path, tmp_path: Path) -> None:
+def test_two_processes_equal_one(
+    start: Start, llava: Path, colours: Path, sums: Path, tmp_path: Path
+) -> None:
+    # anchors without pictures: the tower and the projector feed them nothing
     flags = ["--model", llava, "--samples", colours, "--steps", 6, "--batch", 4]
-    flags += ["--micro-batch", 1, "--lr", 1e-3, "--train", "language=full", "--warmup", 0]
-    keep = f"{{l2: 0.1, kl: 0.5, samples: {colours}}}"
+    train = ["vision=full", "projector=full", "language=full"]
+    flags += ["--micro-batch", 1, "--lr", 1e-3, "--warmup", 0]
+    flags += [flag for part in train for flag in ("--train", part)]
+    keep = f"{{l2: 0.1, kl: 0.5, samples: {sums}}}"
     flags += ["--keep", keep]
     launch = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone")
     process = start(*flags, "--out", tmp_path / "two", launch=launch)
@@ -346,7 +352,7 @@ def test_two_processes_equal_one(start: Start, llava: Path, colours: Path, tmp_p
     assert stdout == f"{tmp_path}/two\n"
     assert {path.name for path in tmp_path.iterdir()} == {"two"}
     values: dict[str, Any] = {"model": str(llava), "samples": str(colours), "steps": 6}
-    one, ours = tuned(tmp_path / "one", **values, micro_batch=1, lr=1e-3, keep=keep)
+    one, ours = tuned(tmp_path / "one", **values, micro_batch=1, lr=1e-3, keep=keep, train=train)
     two, theirs = (
         Checkpoint.open(tmp_path / "two"),
         json.loads((tmp_path / "two" / "report.json").read_text()),
@@ -355,7 +361,7 @@ def test_two_processes_equal_one(start: Start, llava: Path, colours: Path, tmp_p
     single = Checkpoint.open(one)
     for name in base.names:
         torch.testing.assert_close(two[name], single[name], rtol=0, atol=1e-6)
-    assert changed_parts(llava, one) == {"language"}
+    assert changed_parts(llava, one) == {"vision", "projector", "language"}
     assert theirs["run"]["processes"] == 2
     assert theirs["run"]["tokens"] == ours["run"]["tokens"]
     for source, row in ours["results"]["loss_by_source"].items():
@@ -516,3 +522,59 @@ def test_events_for_tensorboard(llama: Path, sums: Path, tmp_path: Path) -> None
     told = [event.value for event in events.Scalars("train/loss")]
     curve = [point["loss"] for point in report["results"]["loss"]["curve"]]
     assert told == pytest.approx(curve)
+
+
+def test_text_alone_teaches_a_projector_nothing_and_is_no_error(
+    llava: Path, colours: Path, sums: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in sums.read_text().splitlines()[:4]]
+    texts = factories.write_rows(tmp_path / "texts.jsonl", rows)
+    _, report = tuned(
+        tmp_path / "ft", model=str(llava), samples=str(texts), train=["projector=full"]
+    )
+    assert report["results"]["parts"]["projector"]["drift"]["changed"] == 0
+    assert report["warnings"] == [
+        "--train projector: none of its weights moved on disk; the model does not use what learns"
+        " there, or --lr is below its dtype's rounding"
+    ]
+    pictures = [json.loads(line) for line in colours.read_text().splitlines()[:4]]
+    mixed = factories.write_rows(colours.parent / "mixed.jsonl", [*rows, *pictures])
+    values: dict[str, Any] = {"model": str(llava), "samples": str(mixed), "micro_batch": 1}
+    _, report = tuned(tmp_path / "mixed", **values, train=["projector=full"])
+    assert report["results"]["parts"]["projector"]["drift"]["changed"] > 0
+
+
+def test_run_that_was_stopped_and_then_killed_stays_stopped(
+    llava: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = suite_factory.colour_suite(tmp_path / "suite", number=24)
+    probe = {"suite": str(suite), "every": 2, "stop_if": "forgetting > 0.0"}
+    values: dict[str, Any] = {"model": str(llava), "samples": str(colours), "steps": 60}
+    values |= {"lr": 3e-2, "train": ["language=full", "vision=full"], "probe": probe}
+    whole, ours = tuned(tmp_path / "whole", **values, save_every=2)
+    assert ours["results"]["stopped_at"] == ours["results"]["steps_done"] < 60
+    assert ours["warnings"][0].startswith(f"stopped at step {ours['results']['stopped_at']}: ")
+
+    monkeypatch.setattr(finetune, "_write", lambda *_: sys.exit(9))  # as if killed here
+    with pytest.raises(SystemExit):
+        tuned(tmp_path / "ft", **values, save_every=2)
+    monkeypatch.undo()
+    assert list((tmp_path / ".ft.work").glob("checkpoint-*"))
+    again, theirs = tuned(tmp_path / "ft", **values, save_every=2)
+    assert theirs["run"]["resumed_from"] == f"checkpoint-{ours['results']['stopped_at']}"
+    assert theirs["results"] == ours["results"]
+    name = "model.safetensors"
+    assert (again / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_states_of_a_run_that_diverged_are_dropped(llama: Path, sums: Path, tmp_path: Path) -> None:
+    with pytest.raises(MllmtoolError, match="the loss is "):
+        tuned(
+            tmp_path / "ft",
+            model=str(llama),
+            samples=str(sums),
+            lr=1e30,
+            steps=9,
+            save_every=1,
+        )
+    assert list(tmp_path.iterdir()) == []

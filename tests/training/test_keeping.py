@@ -17,7 +17,7 @@ from mllmtool.models.encoding import IGNORED, Encoder
 from mllmtool.models.loading import load_model
 from mllmtool.models.parts import partition
 from mllmtool.training.job import prepare
-from mllmtool.training.keeping import Distance, divergence, without_adapters
+from mllmtool.training.keeping import Distance, divergence, evaluating, without_adapters
 from mllmtool.training.selection import select, trainable
 from mllmtool.training.trainer import PartsTrainer
 
@@ -82,6 +82,15 @@ def test_model_without_its_adapters_is_the_base(llava: Path, colours: Path) -> N
         assert torch.equal(inside, load_model(llava)(**batch).logits)
         assert not torch.equal(model(**batch).logits, inside)
     assert set(trainable(model)) == before
+
+
+def test_teacher_has_no_dropout_and_leaves_the_modules_as_they_were() -> None:
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 4))
+    model[1].eval()
+    ones = torch.ones(64, 4)
+    with evaluating(model):
+        assert torch.equal(model[0](ones), ones)
+    assert [model.training, model[0].training, model[1].training] == [True, True, False]
 
 
 def run(model: Path, samples: Path, folder: Path, **values: Any) -> PartsTrainer:
