@@ -10,6 +10,7 @@ from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.training.length import Length
 
 CURVE_POINTS = 200
+DDP_TIMEOUT = 4 * 3600  # seconds that processes wait for the one that probes
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
@@ -38,6 +39,7 @@ def arguments(config: FinetuneConfig, length: Length, states: Path, seed: int) -
         train_sampling_strategy="sequential",  # `Order` has shuffled already
         remove_unused_columns=False,
         average_tokens_across_devices=True,
+        ddp_timeout=DDP_TIMEOUT,
         ddp_find_unused_parameters=False,  # the loss names those that feed nothing
         max_grad_norm=config.max_grad_norm,
         dataloader_pin_memory=cuda,
