@@ -99,8 +99,9 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         loss = losses.sum() / num_items_in_batch * self.accelerator.num_processes
         if self.keeper:
             loss = loss + self._held(self.keeper, model, anchors or {**inputs, "labels": labels})
-        for parameter in self._spared:  # which a text feeds nothing to, nor a tower's last layers
-            loss = loss + 0 * parameter.flatten()[0]
+        if self.args.world_size > 1 or not loss.requires_grad:
+            for parameter in self._spared:  # DDP waits for all, and a text has nothing for these
+                loss = loss + 0 * parameter.flatten()[0]
         if not torch.isfinite(loss):
             raise NumericError(
                 f"step {self.state.global_step + 1}: the loss is {loss.item()};"
