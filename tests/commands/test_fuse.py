@@ -424,6 +424,8 @@ def test_an_interrupt_while_writing_leaves_nothing(tmp_path: Path, kill: signal.
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a suite started in the background hands on that interrupts are ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (no threads)
     )
     hidden = tmp_path / f".out.{process.pid}" / WEIGHTS
     deadline = time.monotonic() + 60
