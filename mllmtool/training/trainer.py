@@ -7,6 +7,7 @@ name in memory, because Trainer's own resume of LLaVA-like models leaves the wei
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from mllmtool.training.arguments import arguments
 from mllmtool.training.callbacks import Measure, Prober, Progress
 from mllmtool.training.examples import Collator
 from mllmtool.training.job import Job, frozen_dtype
-from mllmtool.training.keeping import Keeper, evaluating, needs_copy, without_adapters
+from mllmtool.training.keeping import Keeper, Logits, evaluating, needs_copy, without_adapters
 from mllmtool.training.losses import Ledger, learning_places, token_losses
 from mllmtool.training.selection import trainable
 from mllmtool.training.states import read_marker, write_marker
@@ -98,7 +99,9 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         # every process counts the tokens of all, and DDP averages over processes
         loss = losses.sum() / num_items_in_batch * self.accelerator.num_processes
         if self.keeper:
-            loss = loss + self._held(self.keeper, model, anchors or {**inputs, "labels": labels})
+            own = None if anchors else logits
+            anchored = anchors or {**inputs, "labels": labels}
+            loss = loss + self._held(self.keeper, partial(_student, model, own), anchored)
         if self.args.world_size > 1 or not loss.requires_grad:
             for parameter in self._spared:  # DDP waits for all, and a text has nothing for these
                 loss = loss + 0 * parameter.flatten()[0]
@@ -162,12 +165,9 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         ]
         return [group for group in groups if group["params"]]
 
-    def _held(self, keeper: Keeper, model: nn.Module, anchors: dict[str, Any]) -> Tensor:
+    def _held(self, keeper: Keeper, student: Logits, anchors: dict[str, Any]) -> Tensor:
         """What `keep` adds to the loss of a micro-batch."""
         processes, labels = self.accelerator.num_processes, anchors.pop("labels")
-
-        def student(inputs: Mapping[str, Tensor], places: Tensor) -> Tensor:
-            return logits_at(model, inputs, places)
 
         distance, divergence = keeper.distance(), keeper.divergence(anchors, labels, student)
         values = {}
@@ -207,6 +207,13 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
             self.ledger.sums.copy_(torch.tensor(marker["sources"]))
             if self.keeper:
                 self.keeper.noted.copy_(torch.tensor(marker["keep"]))
+
+
+def _student(
+    model: nn.Module, own: Tensor | None, inputs: Mapping[str, Tensor], places: Tensor
+) -> Tensor:
+    """The tuned model's logits; `own` are those of the training samples, made already."""
+    return logits_at(model, inputs, places) if own is None else own
 
 
 def logits_at(model: nn.Module, inputs: Mapping[str, Tensor], places: Tensor) -> Tensor:

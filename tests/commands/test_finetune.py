@@ -43,6 +43,14 @@ def tuned(out: Path, seed: int = 0, **values: Any) -> tuple[Path, dict[str, Any]
     return path, json.loads((path / "report.json").read_text())
 
 
+def in_bf16(base: Path, into: Path) -> Path:
+    """A copy of a checkpoint, rounded."""
+    shutil.copytree(base, into)
+    tensors = {k: v.bfloat16() for k, v in load_file(base / "model.safetensors").items()}
+    save_file(tensors, into / "model.safetensors", metadata={"format": "pt"})
+    return into
+
+
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Start `mllmtool finetune` by itself; whatever still runs at the end is killed."""
@@ -125,12 +133,7 @@ def test_adapters_reach_only_the_layers_they_name(
 
 
 def test_base_in_bf16_gives_an_output_in_bf16(llava: Path, colours: Path, tmp_path: Path) -> None:
-    base = tmp_path / "base"
-    base.mkdir()
-    for file in llava.iterdir():
-        (base / file.name).write_bytes(file.read_bytes())
-    tensors = {k: v.bfloat16() for k, v in load_file(llava / "model.safetensors").items()}
-    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    base = in_bf16(llava, tmp_path / "base")
     path, report = tuned(tmp_path / "ft", model=str(base), samples=str(colours), lr=1e-5)
     assert changed_parts(base, path) == {"language"}
     # float32 steps of 1e-5 moved almost every weight that had a gradient; the file rounds most away
@@ -401,12 +404,7 @@ def test_tensors_that_are_not_chosen_are_proven_equal(
 
 
 def test_frozen_parts_of_a_bf16_base_stay_bf16(llava: Path, colours: Path, tmp_path: Path) -> None:
-    base = tmp_path / "base"
-    base.mkdir()
-    for file in llava.iterdir():
-        (base / file.name).write_bytes(file.read_bytes())
-    tensors = {k: v.bfloat16() for k, v in load_file(llava / "model.safetensors").items()}
-    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    base = in_bf16(llava, tmp_path / "base")
     values: dict[str, Any] = {"model": str(base), "samples": str(colours), "steps": 6}
     for train in ("language=full", "language=lora"):
         path, report = tuned(
