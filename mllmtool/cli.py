@@ -20,10 +20,10 @@ import typer
 from pydantic.fields import FieldInfo
 
 from mllmtool import __version__
-from mllmtool.configs.base import Config, RunConfig
+from mllmtool.configs.base import Config, RunConfig, flag
 from mllmtool.configs.build_vqa import BuildVqaConfig
 from mllmtool.configs.diff import DiffConfig
-from mllmtool.configs.eval_matrix import EvalMatrixConfig
+from mllmtool.configs.eval_matrix import EvalBestConfig, EvalMatrixConfig
 from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.configs.fuse import FuseConfig
 from mllmtool.configs.mix_data import MixDataConfig
@@ -53,6 +53,7 @@ class Row:
     prints: bool = False
 
 
+GROUPS = {"patch": "Sparse patch files."}  # of commands; one that is a command itself needs no row
 COMMANDS: dict[str, Row] = {
     "finetune": Row(FinetuneConfig, "finetune"),
     "mix-data": Row(MixDataConfig, "mix_data"),
@@ -60,6 +61,7 @@ COMMANDS: dict[str, Row] = {
     "tailor": Row(TailorConfig, "tailor"),
     "fuse": Row(FuseConfig, "fuse"),
     "eval-matrix": Row(EvalMatrixConfig, "eval_matrix"),
+    "eval-matrix best": Row(EvalBestConfig, "eval_best", prints=True),
     "patch apply": Row(PatchApplyConfig, "patch_apply"),
     "patch remove": Row(PatchRemoveConfig, "patch_remove"),
     "patch stack": Row(PatchStackConfig, "patch_stack"),
@@ -99,15 +101,30 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_root)
-    groups: dict[str, typer.Typer] = {}
+    groups = {name: _group(app, name) for name in _groups()}
     for name, row in COMMANDS.items():
         group, _, verb = name.rpartition(" ")
-        if group and group not in groups:
-            groups[group] = typer.Typer(help="Sparse patch files.", no_args_is_help=True)
-            app.add_typer(groups[group], name=group)
-        target = groups[group] if group else app
-        target.command(verb, help=row.config.__doc__)(_adapt(name, row))
+        if name not in groups:
+            target = groups[group] if group else app
+            target.command(verb, help=row.config.__doc__)(_adapt(name, row))
     return app
+
+
+def _groups() -> dict[str, None]:
+    """The first words of commands of two, in order."""
+    return dict.fromkeys(name.partition(" ")[0] for name in COMMANDS if " " in name)
+
+
+def _group(app: typer.Typer, name: str) -> typer.Typer:
+    """A group of commands; one that is a row itself is run where no command of it is named."""
+    row = COMMANDS.get(name)
+    if row is None:
+        group = typer.Typer(help=GROUPS[name], no_args_is_help=True)
+    else:
+        group = typer.Typer(help=row.config.__doc__, invoke_without_command=True)
+        group.callback()(_adapt(name, row))
+    app.add_typer(group, name=name)
+    return group
 
 
 def _print_version(asked: bool) -> None:
@@ -141,10 +158,17 @@ def _adapt(name: str, row: Row) -> Any:
         parameters.append(_keyword("recipe", Annotated[str | None, recipe]))
         parameters += [_parameter(key, field) for key, field in RunConfig.model_fields.items()]
 
+    parameters.append(_keyword("within", typer.Context, inspect.Parameter.empty))
+
     @functools.wraps(_run)
-    def command(**values: Any) -> None:
+    def command(within: typer.Context, **values: Any) -> None:
         given = {key: value for key, value in values.items() if value not in (None, [], ())}
-        _run(name, row, given)
+        verb = within.invoked_subcommand
+        if verb is None:
+            _run(name, row, given)
+        elif given:
+            first = flag(next(iter(given)))
+            raise ConfigError(f"{first}: is of {name} itself; write flags of {verb} after it")
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -166,9 +190,9 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         )
     unset = field.is_required() or default in (None, (), {}, False)
     described = f"{field.description}" + ("" if unset else f" [default: {_show(default)}]")
-    flag = "--" + str(extra.get("flag", name.replace("_", "-")))
+    spelt = flag(str(extra.get("flag", name)))
     metavar = str(extra["metavar"]) if "metavar" in extra else _metavar(field.annotation)
-    option = typer.Option(flag, help=described, show_default=False, metavar=metavar)
+    option = typer.Option(spelt, help=described, show_default=False, metavar=metavar)
     return _keyword(name, Annotated[kind | None, option])
 
 

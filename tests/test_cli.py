@@ -49,6 +49,18 @@ FAILURES = {
         ["fuse", "--recipe", "absent.yaml"],
         "--recipe: absent.yaml cannot be read: [Errno 2] No such file or directory: 'absent.yaml'",
     ),
+    "a flag of the group before its command": (
+        ["eval-matrix", "--batch", "4", "best", "--evals", "e", "--max-loss", "1pp"],
+        "--batch: is of eval-matrix itself; write flags of best after it",
+    ),
+    "not in percentage points": (
+        ["eval-matrix", "best", "--evals", "e", "--max-loss", "0.01"],
+        "--max-loss: '0.01': is not in percentage points; write 1pp for a loss of 0.01",
+    ),
+    "no such command of a group": (
+        ["eval-matrix", "bust"],
+        "No such command 'bust'. Did you mean 'best'?",
+    ),
     "no such command": (["fuze"], "No such command 'fuze'. Did you mean 'fuse'?"),
 }
 

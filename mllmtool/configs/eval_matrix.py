@@ -1,10 +1,17 @@
-"""Config of `eval-matrix`."""
+"""Configs of `eval-matrix` and of `eval-matrix best`."""
 
+import re
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from mllmtool.configs.base import Config
+
+
+def _in_points(text: str) -> str:
+    if not re.fullmatch(r"\d+(\.\d+)?pp", text):
+        raise ValueError("is not in percentage points; write 1pp for a loss of 0.01")
+    return text
 
 
 class EvalMatrixConfig(Config):
@@ -26,3 +33,19 @@ class EvalMatrixConfig(Config):
         ),
     ] = None
     bootstrap: Annotated[int, Field(description="bootstrap resamples", ge=100)] = 10000
+
+
+class EvalBestConfig(Config):
+    """Name the checkpoint to ship: the most gain of those that lose no more than allowed."""
+
+    evals: Annotated[str, Field(description="directory that eval-matrix made")]
+    max_loss: Annotated[
+        str,
+        AfterValidator(_in_points),
+        Field(description="loss allowed in each quadrant of the original tasks, such as 1pp"),
+    ]
+
+    @property
+    def loss(self) -> float:
+        """The loss allowed, a share."""
+        return float(self.max_loss.removesuffix("pp")) / 100

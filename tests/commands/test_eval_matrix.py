@@ -11,6 +11,7 @@ from typing import Any
 import factories
 import pytest
 import torch
+from commandline import mllmtool
 from safetensors.torch import load_file, save_file
 from suite_factory import change, change_line, colour_suite, text_suite
 
@@ -322,3 +323,19 @@ def test_exit_statuses_from_the_shell(own: Path, llava: Path, tmp_path: Path) ->
     message = "mllmtool: --margin: 0.0: input should be greater than 0\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
     assert not Path(out).exists()
+
+
+def test_best_reads_a_report(made: Path, tmp_path: Path) -> None:
+    done = mllmtool("eval-matrix", "best", "--evals", made, "--max-loss", "50pp")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.splitlines()[0] in {"base", "tuned"}
+    assert len(done.out.splitlines()) >= 2
+    done = mllmtool("eval-matrix", "best", "--evals", tmp_path, "--max-loss", "1pp")
+    assert (done.status, done.out) == (3, "")
+    assert done.err == f"mllmtool: {tmp_path}/report.json: no such report\n"
+    (tmp_path / "report.json").write_text(
+        (made / "report.json").read_text().replace('"eval-matrix"', '"fuse"')
+    )
+    done = mllmtool("eval-matrix", "best", "--evals", tmp_path, "--max-loss", "1pp")
+    message = f"{tmp_path}/report.json: is a report of fuse, not of eval-matrix"
+    assert (done.status, done.err) == (3, f"mllmtool: {message}\n")
