@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from mllmtool.errors import NumericError
+from mllmtool.evaluation.packing import Strip, pack, passes
 from mllmtool.evaluation.predictions import Prediction
 from mllmtool.evaluation.questions import Group, Question
-from mllmtool.models.encoding import IGNORED, Encoder, Row
+from mllmtool.models.encoding import Encoder, Row
 
 DECIMALS = 6  # of log-probabilities on disk
 
@@ -42,7 +42,8 @@ class Read:
         """The cache of chosen rows, to be read on; this one stays as it is."""
         cache = copy.copy(self.cache)
         cache.layers = [copy.copy(layer) for layer in self.cache.layers]
-        cache.batch_select_indices(rows)
+        if rows.tolist() != list(range(len(self.mask))):
+            cache.batch_select_indices(rows)
         return cache
 
 
@@ -63,8 +64,7 @@ class Reader:
         prefixes = None if self.encoder.family.apart else self._read(group.prefixes)
         for questions in group.batches:
             prompts = self._read_prompts(questions, group, prefixes)
-            if not torch.isfinite(prompts.logits).all():
-                raise NumericError(f"{questions[0].item}: logits of its batch are not finite")
+            _check_finite(prompts.logits, questions)
             responses = self._respond(prompts, questions)
             scores = self._score(prompts, questions)
             for question, (tokens, ended), row in zip(questions, responses, scores, strict=True):
@@ -84,7 +84,8 @@ class Reader:
         if prefixes is None:
             return self._read([question.prompt for question in questions])
         rest = [Row(q.prompt.ids[q.head :], q.prompt.labels[q.head :], ()) for q in questions]
-        places = torch.tensor([group.places[question.prefix] for question in questions])
+        device = prefixes.mask.device
+        places = torch.tensor([group.places[q.prefix] for q in questions], device=device)
         return self._read(rest, prefixes, places, 1 + max(q.merged for q in questions))
 
     def _read(
@@ -148,6 +149,7 @@ class Reader:
                 past_key_values=cache,
                 use_cache=True,
             )
+            _check_finite(made.logits, questions)
             steps.append(made.logits[:, -1].argmax(-1))
             ended |= torch.isin(steps[-1], ends)
         for row, limit in zip(torch.stack(steps, 1), limits, strict=True):
@@ -159,41 +161,45 @@ class Reader:
         """Log-probability of each option of each question, summed over its tokens."""
         logprobs = prompts.logits.log_softmax(-1)
         scores: list[list[float]] = []
-        longer: list[tuple[int, int]] = []
         for row, question in enumerate(questions):
             first = logprobs[row, logprobs.shape[1] - 1 - question.merged]
-            starts = torch.stack([tokens[0] for tokens in question.continuations])
-            scores.append(first[starts].tolist())
-            longer += [(row, o) for o, ids in enumerate(question.continuations) if len(ids) > 1]
-        for start in range(0, len(longer), len(questions)):
-            pairs = longer[start : start + len(questions)]
-            rest = self._score_rest(prompts, questions, pairs)
-            for (row, option), score in zip(pairs, rest, strict=True):
-                scores[row][option] += score
+            starts = [int(ids[0]) for ids in question.continuations]
+            scores.append(first[torch.tensor(starts, dtype=torch.long)].tolist())
+        for strips in passes(questions):
+            for strip, rest in zip(
+                strips, self._score_rest(prompts, questions, strips), strict=True
+            ):
+                for option, score in zip(strip.options, rest, strict=True):
+                    scores[strip.row][option] += score
         return scores
 
     def _score_rest(
-        self, prompts: Read, questions: Sequence[Question], pairs: Sequence[tuple[int, int]]
-    ) -> list[float]:
-        """Log-probability of an option's tokens after the first, for pairs of row and option."""
-        rows = torch.tensor([row for row, _ in pairs])
-        tokens = [questions[row].continuations[option] for row, option in pairs]
-        device = prompts.mask.device
-        ids = pad_sequence(tokens, batch_first=True, padding_value=IGNORED).to(device)
-        inputs, targets = ids[:, :-1], ids[:, 1:]  # (pairs, longest - 1)
-        mask = prompts.mask[rows]
-        for place, (row, _) in enumerate(pairs):
-            mask[place, mask.shape[1] - questions[row].merged :] = 0
-        ahead = torch.arange(inputs.shape[1], device=device)
-        places = mask.sum(1, keepdim=True) + prompts.shift[rows] + ahead
+        self, prompts: Read, questions: Sequence[Question], strips: Sequence[Strip]
+    ) -> Iterator[list[float]]:
+        """Log-probability of the tokens after the first, of each option of each strip."""
+        packed = pack(strips, prompts.mask.device)
+        rows = torch.tensor([strip.row for strip in strips], device=prompts.mask.device)
+        before = prompts.mask[rows]
+        for mask, strip in zip(before, strips, strict=True):
+            mask[len(mask) - questions[strip.row].merged :] = 0
+        seen = packed.seen(before)
+        dtype = next(self.model.parameters()).dtype
         made = self._decoder(
-            input_ids=inputs.clamp(min=0),
-            attention_mask=torch.cat([mask, (inputs != IGNORED).long()], 1),
-            position_ids=places,
+            input_ids=packed.inputs,
+            attention_mask=torch.zeros_like(seen, dtype=dtype).masked_fill(
+                ~seen, torch.finfo(dtype).min
+            ),
+            position_ids=before.sum(1, keepdim=True) + prompts.shift[rows] + packed.ahead,
             past_key_values=prompts.cached(rows),
             use_cache=True,
         )
-        wanted = targets.clamp(min=0)[..., None]
-        logprobs = made.logits.float().log_softmax(-1).gather(-1, wanted)[..., 0]
-        scores: list[float] = logprobs.masked_fill(targets == IGNORED, 0).sum(1).tolist()
-        return scores
+        _check_finite(made.logits, questions)
+        logprobs = made.logits.float().log_softmax(-1).gather(-1, packed.targets[..., None])
+        for row, strip in zip(logprobs[..., 0].cpu(), strips, strict=True):
+            lengths = [len(ids) - 1 for ids in strip.tokens]
+            yield [float(part.sum()) for part in row[: sum(lengths)].split(lengths)]
+
+
+def _check_finite(logits: Tensor, questions: Sequence[Question]) -> None:
+    if not torch.isfinite(logits).all():
+        raise NumericError(f"{questions[0].item}: logits of its batch are not finite")

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from mllmtool.data.samples import parse_line, read_jsonl, write_jsonl
 from mllmtool.data.suites import Task
@@ -15,7 +15,7 @@ class Prediction(BaseModel):
     """The greedy response to an item, and the log-probability of each option.
 
     `finish` is `end` where the model ended its response, `length` where it was cut. `logprobs` are
-    natural logarithms, summed over the tokens that tell the options apart.
+    natural logarithms, summed over the tokens that tell the options apart; none without options.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -23,7 +23,7 @@ class Prediction(BaseModel):
     item: str
     response: str
     finish: Literal["end", "length"]
-    logprobs: Annotated[tuple[float, ...], Field(min_length=2)]
+    logprobs: tuple[float, ...] = ()
 
 
 def predictions_path(folder: Path, label: str, task: Task) -> Path:

@@ -101,7 +101,10 @@ def groups(questions: Iterable[Question], size: int) -> list[Group]:
 def _continuations(
     task: Task, item: Item, encoder: Encoder, length: int
 ) -> tuple[int, tuple[Tensor, ...]]:
-    rows = encoder.option_rows(task.sample(item), task.answers(item), task.root)
+    options = task.answers(item)
+    if not options:
+        return 0, ()
+    rows = encoder.option_rows(task.sample(item), options, task.root)
     shared = int((rows[0].labels == IGNORED).sum())
     return length - shared, tuple(row.ids[shared:] for row in rows)
 
