@@ -14,7 +14,7 @@ ONLY_IN = {
     "transformers": {"models", "training"},
     "peft": {"training"},
     "typer": {"cli"},
-    "yaml": {"cli", "configs", "data", "training"},
+    "yaml": {"cli", "configs", "data", "evaluation", "training"},
     "matplotlib": {"evaluation", "training"},
     "jinja2": {"evaluation"},
 }
