@@ -47,9 +47,7 @@ class Loader(yaml.SafeLoader):
     """Safe, but for `!function utils.NAME`, whose NAME is all that it keeps."""
 
 
-Loader.add_constructor(
-    "!function", lambda loader, node: f"function {loader.construct_scalar(node)}"
-)
+Loader.add_constructor("!function", lambda _, node: f"function {node.value}")
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
