@@ -17,7 +17,7 @@ class CheckpointRow(Strict):
     `made_by` is the command that made it, with its method or preset, where its report says so;
     `same_as_base` holds where weights, config and processor are the base's. `interpolates` is the
     fingerprint of the checkpoint whose straight line to the base it lies on (WiSE-FT), and
-    `weight` how far along.
+    `weight` how far along. `step` is the optimiser step that it was saved after.
     """
 
     label: str
@@ -26,6 +26,7 @@ class CheckpointRow(Strict):
     same_as_base: bool = False
     interpolates: str | None = None
     weight: float | None = None
+    step: int | None = None
 
 
 class TaskRow(Strict):

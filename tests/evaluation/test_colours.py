@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mllmtool.evaluation.colours import ink, shade
+from mllmtool.evaluation.colours import NIGHT, WHITE, heat, ink, shade
 
 
 def luminance(colour: str) -> float:
@@ -27,7 +27,13 @@ def test_ends() -> None:
 
 @given(st.floats(-1, 1))
 @example(0.359375)
-def test_text_stands_out(delta: float) -> None:
+def test_text_stands_out_by_day_and_by_night(delta: float) -> None:
     """Contrast of 3.8 and more to 1; WCAG asks 3 of large text."""
-    light, dark = sorted((luminance(shade(delta)), luminance(ink(delta))), reverse=True)
-    assert (light + 0.05) / (dark + 0.05) > 3.8
+    for paper in (WHITE, NIGHT):
+        both = (luminance(shade(delta, paper)), luminance(ink(delta, paper)))
+        light, dark = sorted(both, reverse=True)
+        assert (light + 0.05) / (dark + 0.05) > 3.8
+
+
+def test_no_change_has_the_papers_colour() -> None:
+    assert heat(0.0) == "--d:#ffffff;--i:#1f2933;--n:#161b21;--o:#ffffff"
