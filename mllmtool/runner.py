@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,12 +25,14 @@ C = TypeVar("C", bound=Config)
 class Made:
     """What a command hands back: what it read, and its findings for `results`.
 
-    `run` holds what may differ between two runs of one recipe: seconds, memory, device.
+    `run` holds what may differ between two runs of one recipe: seconds, memory, device. `hashes`
+    are of files in the output that need not be read again.
     """
 
     inputs: list[Artifact]
     results: dict[str, Any]
     run: dict[str, Any]
+    hashes: dict[str, str] = field(default_factory=dict)
 
 
 def execute(
@@ -85,9 +87,9 @@ def _report(name: str, config: Config, context: Context, hidden: Path, made: Mad
         config=config.model_dump(mode="json"),
         inputs=made.inputs,
         outputs=[
-            Artifact(role="output", path=str(path.relative_to(hidden)), sha256=file_sha256(path))
+            Artifact(role="output", path=name, sha256=made.hashes.get(name) or file_sha256(path))
             for path in sorted(hidden.rglob("*"))
-            if path.is_file()
+            if path.is_file() and (name := str(path.relative_to(hidden)))
         ],
         results=made.results,
         warnings=context.warnings,

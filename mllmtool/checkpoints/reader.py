@@ -7,6 +7,8 @@ Opening one reads headers only; a tensor's bytes are read when it is asked for, 
 import hashlib
 import json
 import math
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,6 +67,7 @@ class Checkpoint:
         self.names = tuple(sorted(places))
         self.files = {name: places[name].file for name in self.names}  # tensor name -> file name
         self._places = places
+        self._sha256: dict[str, str] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -140,13 +143,21 @@ class Checkpoint:
             raise NumericError(f"{name}: holds NaN or Inf in {self.path}")
         return entries
 
-    def pieces(self, name: str) -> Iterator[Array]:
-        """The stored entries of a tensor in pieces that fit a cache, as they are."""
-        place = self._place(name)
-        for first in range(0, place.info.size, PIECE):
-            entries = np.empty(min(PIECE, place.info.size - first), _stored(place))
+    def pieces(self, name: str, length: int | None = None) -> Iterator[Array]:
+        """The stored entries of a tensor in pieces that fit a cache, as they are.
+
+        Who has seen them all has also hashed them: `sha256` then need not read them again.
+        """
+        place, length = self._place(name), length or PIECE
+        unseen = None if name in self._sha256 else hashlib.sha256()
+        for first in range(0, place.info.size, length):
+            entries = np.empty(min(length, place.info.size - first), _stored(place))
             self._fill(place, first, entries)
+            if unseen:
+                unseen.update(entries.data)
             yield entries
+        if unseen:
+            self._sha256[name] = unseen.hexdigest()
 
     def fingerprint(self) -> str:
         """Hash of all tensors, the same however they are sharded."""
@@ -161,11 +172,10 @@ class Checkpoint:
         return whole.hexdigest()
 
     def sha256(self, name: str) -> str:
-        """Hash of a tensor's bytes."""
-        part = hashlib.sha256()
-        for piece in self.pieces(name):
-            part.update(piece.data)
-        return part.hexdigest()
+        """Hash of a tensor's bytes, as they were first seen."""
+        if name not in self._sha256:
+            deque(self.pieces(name), maxlen=0)
+        return self._sha256[name]
 
     def _place(self, name: str) -> _Place:
         if name not in self._places:
@@ -186,11 +196,12 @@ def _read_into(path: Path, begin: int, entries: Array) -> bool:
     """Fill the array from this byte of the file on; False when the file ends before."""
     if not entries.size:
         return True
-    rest = entries.data.cast("B")
-    with path.open("rb", buffering=0) as file:
-        file.seek(begin)
-        while rest.nbytes and (got := file.readinto(rest)):
-            rest = rest[got:]
+    rest, file = entries.data.cast("B"), os.open(path, os.O_RDONLY)
+    try:
+        while rest.nbytes and (got := os.preadv(file, [rest], begin)):
+            rest, begin = rest[got:], begin + got
+    finally:
+        os.close(file)
     return not rest.nbytes
 
 

@@ -6,8 +6,8 @@ incomplete checkpoint. Header: 8 bytes little-endian length, then JSON of name -
 data_offsets (the safetensors format), laid out as the safetensors library does it.
 """
 
-import io
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mllmtool.checkpoints.dtypes import DTYPES, LAYOUT, Array, finite
+from mllmtool.checkpoints.hashing import GrowingHash
 from mllmtool.checkpoints.reader import INDEX, PICKLES, SINGLE, Checkpoint, TensorInfo
 from mllmtool.errors import MismatchError, NumericError, some
 
@@ -78,9 +79,7 @@ class CheckpointWriter:
             raise MismatchError(f"{name}: more entries than its shape {place.info.shape} holds")
         if not finite(entries, place.info.dtype):
             raise NumericError(f"{name}: became NaN or Inf as {place.info.dtype}")
-        with place.path.open("r+b", buffering=0) as file:
-            file.seek(place.begin + place.written * entries.itemsize)
-            _write_all(file, entries)
+        _write_all(place.path, place.begin + place.written * entries.itemsize, entries)
         place.written += entries.size
         if place.written == place.info.size:
             self._unwritten.discard(name)
@@ -113,6 +112,18 @@ class CheckpointWriter:
             }
             text = json.dumps(index, indent=2) + "\n"
             (self.into / INDEX).write_text(text, encoding="utf-8")
+
+    @property
+    def layout(self) -> tuple[str, ...]:
+        """All names, as they lie in the files."""
+        return tuple(self._places)
+
+    def hashes(self) -> dict[str, GrowingHash]:
+        """For each file, what can hash it while tensors are still written to it."""
+        ends: dict[str, dict[str, int]] = {file: {} for file in self.files.values()}
+        for name, place in self._places.items():
+            ends[self.files[name]][name] = place.begin + place.info.num_bytes
+        return {file: GrowingHash(self.into / file, ends[file]) for file in ends}
 
     def _expected(self, name: str) -> _Place:
         if name not in self._unwritten:
@@ -153,7 +164,13 @@ def _reserve(path: Path, infos: dict[str, TensorInfo]) -> dict[str, _Place]:
     return {name: _Place(path, start + begin, infos[name]) for name, begin in begins.items()}
 
 
-def _write_all(file: io.FileIO, entries: Array) -> None:
-    rest = np.ascontiguousarray(entries).data.cast("B") if entries.size else memoryview(b"")
-    while rest.nbytes:
-        rest = rest[file.write(rest) :]
+def _write_all(path: Path, begin: int, entries: Array) -> None:
+    if not entries.size:
+        return
+    rest, file = np.ascontiguousarray(entries).data.cast("B"), os.open(path, os.O_WRONLY)
+    try:
+        while rest.nbytes:
+            done = os.pwrite(file, rest, begin)
+            rest, begin = rest[done:], begin + done
+    finally:
+        os.close(file)

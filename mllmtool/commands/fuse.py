@@ -1,7 +1,6 @@
 """`fuse`: tuned checkpoints of one base as one, tensor by tensor, complete or an error."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from mllmtool.fusion import (
     Inputs,
     PatchedBase,
     check_integers,
+    described,
     fuse,
     settings_for,
     total,
@@ -29,37 +29,33 @@ DENSE = 0.5  # a tailored checkpoint differs from its base in a smaller share of
 
 def run(config: FuseConfig, context: Context, into: Path) -> Made:
     """Write the fused checkpoint; what `--parts` leaves out is the base's, byte for byte."""
-    settings = settings_for(config)
     inputs = _open(config, context)
     copied = _copied(inputs)
     writer = CheckpointWriter(into, like=inputs.base)
-    prepared = METHODS[config.method].prepare(inputs, settings)
-    drifts = fuse(inputs, prepared, writer)
-    for name in copied:
-        writer.copy(name, inputs.base)
-    writer.finish()
+    prepared = METHODS[config.method].prepare(inputs)
+    drifts, hashes = fuse(inputs, prepared, writer)
     copy_sidecars(inputs.base.path, into)
     if config.method == "tailor":
         _warn_of_dense(drifts, config, context)
     return Made(
         inputs=_artifacts(config, inputs),
         results={
-            "method": {**_method(config), **asdict(settings), **prepared.findings},
+            "method": {**_method(config, inputs), **prepared.findings},
             "unchanged": {**_by_part(inputs.base, copied), **_proof(inputs.base, into, copied)},
             "parts": _drift_by_part(drifts),
             "tensors": {name: drift.describe() for name, drift in drifts.items()},
         },
         run={},
+        hashes=hashes,
     )
 
 
 def plan(config: FuseConfig, context: Context) -> dict[str, Any]:
     """Check all that headers and integer tensors tell, and say what would be done."""
-    settings = settings_for(config)
     inputs = _open(config, context)
     base = inputs.base
     return {
-        "method": {**_method(config), **asdict(settings)},
+        "method": _method(config, inputs),
         "fused": _by_part(base, inputs.names),
         "unchanged": _by_part(base, _copied(inputs)),
         "files": sorted(set(base.files.values())),
@@ -68,6 +64,7 @@ def plan(config: FuseConfig, context: Context) -> dict[str, Any]:
 
 
 def _open(config: FuseConfig, context: Context) -> Inputs:
+    settings, method = settings_for(config), METHODS[config.method]
     base = Checkpoint.open(config.base)
     models = tuple(_open_model(path, base) for path in config.model)
     chosen = [name for name in base.names if part_of(name) in config.parts]
@@ -77,7 +74,7 @@ def _open(config: FuseConfig, context: Context) -> Inputs:
             f"--parts: {base.path} has no {', '.join(config.parts)}, only {', '.join(there)}"
         )
     weights = tuple(name for name in chosen if base.info(name).floating)
-    inputs = Inputs(base, models, weights, context)
+    inputs = Inputs(base, models, weights, settings, context, method.unit, config.workers)
     check_integers(inputs, sorted(set(chosen) - set(weights)))
     return inputs
 
@@ -105,16 +102,17 @@ def _proof(base: Checkpoint, into: Path, copied: Sequence[str]) -> dict[str, str
 
 
 def _artifacts(config: FuseConfig, inputs: Inputs) -> list[Artifact]:
-    base = Artifact(role="base", path=config.base, sha256=inputs.base.fingerprint())
-    return [base] + [
+    models = [
         Artifact(role="patch" if Path(path).is_file() else "model", path=path, sha256=sha256)
         for path, sha256 in zip(config.model, inputs.fingerprints, strict=True)
     ]
+    return [Artifact(role="base", path=config.base, sha256=inputs.base.fingerprint()), *models]
 
 
-def _method(config: FuseConfig) -> dict[str, str]:
+def _method(config: FuseConfig, inputs: Inputs) -> dict[str, Any]:
     row = METHODS[config.method]
-    return {"name": config.method, "paper": row.paper, "defaults": row.defaults}
+    said = {"name": config.method, "paper": row.paper, "defaults": row.defaults}
+    return {**said, **described(row, inputs.settings)}
 
 
 def _by_part(base: Checkpoint, names: Sequence[str]) -> dict[str, Any]:

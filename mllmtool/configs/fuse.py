@@ -6,7 +6,17 @@ from pydantic import Field, model_validator
 
 from mllmtool.configs.base import PARTS, Config, Part, Share
 
-FuseMethod = Literal["linear", "wise-ft", "task-arithmetic", "ties", "dare", "slerp", "tailor"]
+FuseMethod = Literal[
+    "linear",
+    "wise-ft",
+    "task-arithmetic",
+    "ties",
+    "dare",
+    "dare-ties",
+    "della",
+    "slerp",
+    "tailor",
+]
 
 
 class FuseConfig(Config):
@@ -20,11 +30,18 @@ class FuseConfig(Config):
     method: Annotated[FuseMethod, Field(description="how to fuse")]
     weight: Annotated[tuple[float, ...], Field(description="weight of each --model, repeated")] = ()
     density: Annotated[
-        Share | None, Field(description="share of each task vector that is kept (ties, dare)", gt=0)
+        Share | None,
+        Field(description="share of each task vector that is kept (ties, dare, della)", gt=0),
     ] = None
     scale: Annotated[
         float | None, Field(description="factor of the fused task vector (lambda)")
     ] = None
+    epsilon: Annotated[
+        float | None, Field(description="how much the density varies with the rank (della)", ge=0)
+    ] = None
+    workers: Annotated[
+        int, Field(description="threads; they change no byte of what is made", ge=1, le=64)
+    ] = 1
     parts: Annotated[
         tuple[Part, ...], Field(description="parts to fuse; the others stay as in the base")
     ] = PARTS

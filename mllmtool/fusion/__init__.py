@@ -3,15 +3,18 @@
 from mllmtool.fusion.drift import Drift, total
 from mllmtool.fusion.engine import check_integers, fuse
 from mllmtool.fusion.inputs import Inputs
-from mllmtool.fusion.methods import METHODS, settings_for
+from mllmtool.fusion.methods import METHODS, described, settings_for
 from mllmtool.fusion.patched import PatchedBase
+from mllmtool.fusion.settings import Settings
 
 __all__ = [
     "METHODS",
     "Drift",
     "Inputs",
     "PatchedBase",
+    "Settings",
     "check_integers",
+    "described",
     "fuse",
     "settings_for",
     "total",

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from itertools import zip_longest
 from typing import Any
 
@@ -28,18 +27,20 @@ class Drift:
     def __post_init__(self) -> None:
         self.gram = np.zeros((self.num_models, self.num_models))
 
-    def add(self, piece: Piece, stored: Array, trimmed: Iterable[Array]) -> None:
+    def add(self, piece: Piece, stored: Array, kept: Iterable[int]) -> None:
         """Count a piece in. `stored`: its fused entries as they were written, (n,)."""
         self.change.add(piece.base, stored)
-        kept = (int(np.count_nonzero(tau != 0)) for tau in trimmed)
         self.kept = [a + b for a, b in zip_longest(self.kept, kept, fillvalue=0)]
         taus = piece.task_vectors
         for s, first in enumerate(taus):
             for t, second in enumerate(taus[: s + 1]):
                 self.gram[s, t] += dot(first, second)
         if len(taus) > 1:
-            lowest, highest = reduce(np.minimum, taus), reduce(np.maximum, taus)
-            self.conflicts += int(np.count_nonzero((lowest < 0) & (highest > 0)))
+            raised, lowered = np.zeros((2, stored.size), bool)
+            for tau in taus:
+                raised |= tau > 0
+                lowered |= tau < 0
+            self.conflicts += int(np.count_nonzero(raised & lowered))
 
     def describe(self) -> dict[str, Any]:
         """For the report; six digits, and None for what is not defined.

@@ -1,29 +1,66 @@
-"""What a fusion reads: aligned checkpoints, in stretches of one tensor that fit a cache."""
+"""What a fusion reads: aligned models, in pieces of one tensor."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
-from mllmtool.checkpoints import Checkpoint
-from mllmtool.checkpoints.dtypes import Array, widen, working_dtype
+from mllmtool.checkpoints import Checkpoint, TensorInfo
+from mllmtool.checkpoints.dtypes import Array, finite, widen, working_dtype
 from mllmtool.checkpoints.reader import PIECE
+from mllmtool.checkpoints.workers import in_order
 from mllmtool.context import Context
-from mllmtool.fusion.patched import PatchedBase
+from mllmtool.errors import NumericError
+from mllmtool.fusion.settings import Settings
 
 HEAP_BYTES = 1 << 24
-Tuned = Checkpoint | PatchedBase
+R = TypeVar("R")
+Unit = Literal["entries", "rows", "matrix"]
+
+
+class Source(Protocol):
+    """A tuned model that is read under the names and shapes of its base."""
+
+    @property
+    def path(self) -> Path:
+        """The directory or file that it was opened from."""
+
+    def info(self, name: str) -> TensorInfo:
+        """Dtype and shape of what `pieces` gives."""
+
+    def pieces(self, name: str, length: int) -> Iterator[Array]:
+        """The stored entries of a flattened tensor, in order, `length` at a time."""
+
+    def sha256(self, name: str) -> str:
+        """Hash of a tensor."""
+
+    def fingerprint(self) -> str:
+        """Hash of the model."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Entries `first` to `first + n` of one flattened tensor, float32 or float64."""
+    """Entries `first` to `first + n` of one flattened tensor, float32 or float64.
+
+    `shape` is the whole tensor's. A method of unit `rows` gets whole rows, `columns` entries each;
+    one of unit `matrix` the whole of each tensor of two axes, and entries of the others.
+    """
 
     tensor: str
+    shape: tuple[int, ...]
     first: int
+    settings: Settings
     base: Array  # (n,)
     tuned: tuple[Array, ...]  # one a model, (n,) each
+
+    @property
+    def columns(self) -> int:
+        """Entries in a row: all axes but the first; a vector is one row."""
+        return columns(self.shape)
 
     @cached_property
     def task_vectors(self) -> tuple[Array, ...]:
@@ -36,9 +73,12 @@ class Inputs:
     """The base, the tuned models, and `names`: the tensors to be fused."""
 
     base: Checkpoint
-    models: tuple[Tuned, ...]
+    models: tuple[Source, ...]
     names: tuple[str, ...]
+    settings: Settings
     context: Context
+    unit: Unit = "entries"
+    workers: int = 1
 
     def __post_init__(self) -> None:
         # glibc hands large blocks back to the system when they are freed, and every piece would
@@ -48,6 +88,9 @@ class Inputs:
     @cached_property
     def fingerprints(self) -> tuple[str, ...]:
         """One a model; they tell the models apart whatever their order."""
+        whole = [model for model in self.models if isinstance(model, Checkpoint)]
+        for _ in in_order(_hash, product(whole, self.base.names), self.workers):
+            pass
         return tuple(model.fingerprint() for model in self.models)
 
     @property
@@ -59,20 +102,41 @@ class Inputs:
         """One tensor, in order.
 
         Raises:
-            NumericError: a checkpoint holds NaN or Inf there.
+            NumericError: a model holds NaN or Inf there.
         """
-        sources = (self.base, *self.models)
+        sources: tuple[Source, ...] = (self.base, *self.models)
+        shape, length = self.base.info(name).shape, self._length(name)
         dtypes = [source.info(name).dtype for source in sources]
-        working, size = working_dtype(dtypes), self.base.info(name).size
-        for first in range(0, size, PIECE):
-            count = min(PIECE, size - first)
-            base, *tuned = (
-                widen(source.read(name, first, count), dtype, working)
-                for source, dtype in zip(sources, dtypes, strict=True)
-            )
-            yield Piece(name, first, base, tuple(tuned))
+        working, first = working_dtype(dtypes), 0
+        for stored in zip(*(source.pieces(name, length) for source in sources), strict=True):
+            for source, entries, dtype in zip(sources, stored, dtypes, strict=True):
+                if not finite(entries, dtype):
+                    raise NumericError(f"{name}: holds NaN or Inf in {source.path}")
+            base, *tuned = (widen(*each, working) for each in zip(stored, dtypes, strict=True))
+            yield Piece(name, shape, first, self.settings, base, tuple(tuned))
+            first += base.size
 
-    def sweep(self, label: str) -> Iterator[Piece]:
-        """All tensors, with progress under `label`."""
-        for name in self.context.track(self.names, label):
-            yield from self.pieces(name)
+    def over(self, job: Callable[[str], R], label: str) -> Iterator[R]:
+        """What a job makes of each tensor, by its name, with progress under `label`."""
+        found = in_order(job, self.names, self.workers)
+        return self.context.track(found, label, total=len(self.names))
+
+    def _length(self, name: str) -> int:
+        shape = self.base.info(name).shape
+        if self.unit == "matrix" and len(shape) == 2:
+            return max(1, self.base.info(name).size)
+        if self.unit == "rows":
+            row = max(1, columns(shape))
+            return max(1, PIECE // row) * row
+        return PIECE
+
+
+def columns(shape: tuple[int, ...]) -> int:
+    """Entries in a row of a tensor of this shape; a vector is one row."""
+    whole = int(np.prod(shape, dtype=np.int64))
+    return whole // shape[0] if len(shape) > 1 and whole else whole
+
+
+def _hash(place: tuple[Checkpoint, str]) -> None:
+    model, name = place
+    model.sha256(name)

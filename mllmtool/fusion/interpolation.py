@@ -5,59 +5,55 @@ from functools import cache
 
 import numpy as np
 
-from mllmtool.checkpoints.dtypes import Array
 from mllmtool.fusion.inputs import Inputs, Piece
-from mllmtool.fusion.method import Fused, Prepared, Settings
+from mllmtool.fusion.method import Fused, Prepared, moved, weighted_sum
+from mllmtool.fusion.settings import Settings
 
 COLLINEAR = 1e-4  # sine of the angle under which an arc and a chord agree to 1e-9
 
 
-def moved(start: Array, change: Array) -> Array:
-    """`start + change`; where the change is 0, `start` to the bit, even -0.0."""
-    return start - (0.0 - change)
-
-
-def linear(_: Inputs, settings: Settings) -> Prepared:
+def linear(piece: Piece) -> Fused:
     r"""$\sum_t w_t \theta_t / \sum_t w_t$. Wortsman et al. 2022, model soups."""
-    shares = _shares(settings)
-    return Prepared(lambda piece: Fused(_weighted(piece.tuned, shares)))
+    return Fused(weighted_sum(piece.tuned, _shares(piece.settings)))
 
 
-def wise_ft(_: Inputs, settings: Settings) -> Prepared:
+def wise_ft(piece: Piece) -> Fused:
     r"""$(1 - \alpha) \theta_0 + \alpha \theta_1$. Wortsman et al. 2022, WiSE-FT, section 3.
 
     Reckoned from the nearer end, so that 0 gives the base and 1 the tuned model.
     """
-    alpha = settings.scale or 0.0
-
-    def fuse(piece: Piece) -> Fused:
-        (tuned,), (task_vector,) = piece.tuned, piece.task_vectors
-        if alpha < 0.5:
-            return Fused(moved(piece.base, alpha * task_vector))
-        return Fused(moved(tuned, (alpha - 1) * task_vector))
-
-    return Prepared(fuse)
+    alpha = piece.settings.scale
+    (tuned,), (task_vector,) = piece.tuned, piece.task_vectors
+    if alpha < 0.5:
+        return Fused(moved(piece.base, alpha * task_vector))
+    return Fused(moved(tuned, (alpha - 1) * task_vector))
 
 
-def slerp(inputs: Inputs, settings: Settings) -> Prepared:
+def is_share(settings: Settings) -> str | None:
+    """What is wrong with a scale that is no share."""
+    scale = settings.scale
+    return None if 0 <= scale <= 1 else f"--scale: {scale:g} is outside 0 to 1"
+
+
+def slerp(inputs: Inputs) -> Prepared:
     r"""$(\sin((1-t)\Omega) a + \sin(t\Omega) b) / \sin\Omega$, $\Omega$ between flattened tensors.
 
     Shoemake 1985. Norms are not equalised first. Collinear tensors, and those of norm 0, are mixed
     along the chord, as there the arc is not defined.
     """
-    _, share = _shares(settings)
 
     @cache
-    def factors(tensor: str) -> tuple[float, float]:
-        angle = _angle(inputs, tensor)
-        if math.sin(angle) < COLLINEAR:
-            return 1 - share, share
-        return (
-            math.sin((1 - share) * angle) / math.sin(angle),
-            math.sin(share * angle) / math.sin(angle),
-        )
+    def angle(tensor: str) -> float:
+        return _angle(inputs, tensor)
 
-    return Prepared(lambda piece: Fused(_weighted(piece.tuned, factors(piece.tensor))))
+    def fuse(piece: Piece) -> Fused:
+        omega, (_, share) = angle(piece.tensor), _shares(piece.settings)
+        if math.sin(omega) < COLLINEAR:
+            return Fused(weighted_sum(piece.tuned, (1 - share, share)))
+        arcs = [math.sin(part * omega) / math.sin(omega) for part in (1 - share, share)]
+        return Fused(weighted_sum(piece.tuned, arcs))
+
+    return Prepared(fuse)
 
 
 def _angle(inputs: Inputs, tensor: str) -> float:
@@ -73,12 +69,4 @@ def _angle(inputs: Inputs, tensor: str) -> float:
 
 
 def _shares(settings: Settings) -> tuple[float, ...]:
-    weights = settings.weights or ()
-    return tuple(weight / sum(weights) for weight in weights)
-
-
-def _weighted(tensors: tuple[Array, ...], factors: tuple[float, ...]) -> Array:
-    total = factors[0] * tensors[0]
-    for tensor, factor in zip(tensors[1:], factors[1:], strict=True):
-        total += factor * tensor
-    return total
+    return tuple(weight / sum(settings.weights) for weight in settings.weights)

@@ -2,32 +2,27 @@
 
 A method is first shown all inputs, and may look through them (a threshold over a whole model, the
 angle between two tensors); what it hands back then fuses piece by piece. It is pure, takes chance
-only from named streams, and gives the same entries however tensors are cut, stored or ordered.
+only from named streams, may be called by several threads at once, and gives the same entries
+however tensors are stored or ordered.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from mllmtool.checkpoints.dtypes import Array
-from mllmtool.fusion.inputs import Inputs, Piece
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a method may read; None where it reads nothing."""
-
-    weights: tuple[float, ...] | None
-    density: float | None
-    scale: float | None
+from mllmtool.fusion.inputs import Inputs, Piece, Unit
+from mllmtool.fusion.settings import Settings
 
 
 @dataclass(frozen=True)
 class Fused:
-    """Fused entries, (n,), and the trimmed task vectors of a method that trims, (n,) each."""
+    """Fused entries, (n,), and how many entries of each task vector a method that trims kept."""
 
     entries: Array
-    trimmed: Sequence[Array] = ()
+    kept: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -35,23 +30,52 @@ class Prepared:
     """What fuses a piece, and what was found while preparing, for the report."""
 
     fuse: Callable[[Piece], Fused]
-    findings: dict[str, Any] = field(default_factory=dict)
+    findings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: a method, its paper, how many models it takes, its defaults.
+    """A row of the table: a method, its paper, what it reads.
 
-    A default of None means that the method does not read that setting. `defaults` says whose they
-    are.
+    prepare: looks through the inputs; `at_once` for a method that need not.
+    defaults: whose the values of `reads` are, in words.
+    reads: the flags that it reads, with their defaults.
+    unit: what a piece is: any `entries`, whole `rows`, or the whole of a `matrix`.
+    num_models: how many it takes; None for any number from `at_least` on.
+    shares: weights are shares of a whole, so their sum must be above 0.
+    check: says what is wrong with settings, from the flag on, or None.
     """
 
-    prepare: Callable[[Inputs, Settings], Prepared]
+    prepare: Callable[[Inputs], Prepared]
     paper: str
     defaults: str
-    weight: float | None = None
-    density: float | None = None
-    scale: float | None = None
+    reads: Mapping[str, float] = field(default_factory=dict)
+    unit: Unit = "entries"
     num_models: int | None = None
-    shares: bool = False  # weights are shares of a whole, so their sum must be above 0
-    scale_is_share: bool = False
+    at_least: int = 1
+    shares: bool = False
+    check: Callable[[Settings], str | None] = lambda _: None
+
+
+def at_once(fuse: Callable[[Piece], Fused]) -> Callable[[Inputs], Prepared]:
+    """The `prepare` of a method that has nothing to look for."""
+    return lambda _: Prepared(fuse)
+
+
+def moved(start: Array, change: Array) -> Array:
+    """`start + change`, in the place of `change`; where that is 0, `start` to the bit."""
+    np.subtract(0.0, change, out=change)
+    return np.subtract(start, change, out=change)
+
+
+def weighted_sum(arrays: Sequence[Array], factors: Sequence[float]) -> Array:
+    r"""$\sum_t w_t x_t$, a new array."""
+    total = arrays[0] * factors[0]
+    for array, factor in zip(arrays[1:], factors[1:], strict=True):
+        total += array * factor if factor != 1 else array
+    return total
+
+
+def num_kept(trimmed: Sequence[Array]) -> tuple[int, ...]:
+    """How many entries of each trimmed task vector are left."""
+    return tuple(int(np.count_nonzero(tau != 0)) for tau in trimmed)

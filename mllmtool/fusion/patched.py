@@ -1,6 +1,6 @@
 """A base with a sparse patch on it, read like a checkpoint."""
 
-from functools import lru_cache
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,17 +26,26 @@ class PatchedBase:
         self.patch.check_base(base)
         self.path = self.patch.path
         self._base = base
-        self._patched = lru_cache(maxsize=1)(self._apply)
 
     def info(self, name: str) -> TensorInfo:
         """As in the base."""
         return self._base.info(name)
 
-    def read(self, name: str, first: int = 0, count: int | None = None) -> Array:
-        """As `Checkpoint.read`."""
+    def pieces(self, name: str, length: int) -> Iterator[Array]:
+        """As of a checkpoint; memory holds the tensor's mask and values besides."""
         if name not in self.patch:
-            return self._base.read(name, first, count)
-        return self._patched(name)[first : None if count is None else first + count]
+            yield from self._base.pieces(name, length)
+            return
+        values = self.patch.values(name)
+        if self._base.info(name).dtype == "BF16":
+            values = values.view(DTYPES["U16"].torch)
+        mask, rest, first = self.patch.mask(name).numpy().ravel(), values.numpy(), 0
+        for entries in self._base.pieces(name, length):
+            replaced = mask[first : first + entries.size]
+            count = int(np.count_nonzero(replaced))
+            entries[replaced], rest = rest[:count], rest[count:]
+            first += entries.size
+            yield entries
 
     def sha256(self, name: str) -> str:
         """Hash of an unpatched tensor's bytes."""
@@ -45,11 +54,3 @@ class PatchedBase:
     def fingerprint(self) -> str:
         """Hash of the patch file."""
         return file_sha256(self.path)
-
-    def _apply(self, name: str) -> Array:
-        entries = self._base.read(name)
-        values = self.patch.values(name)
-        if self._base.info(name).dtype == "BF16":
-            values = values.view(DTYPES["U16"].torch)
-        entries[np.flatnonzero(self.patch.mask(name).numpy())] = values.numpy()
-        return entries

@@ -1,23 +1,22 @@
 r"""Methods that add task vectors $\tau_t = \theta_t - \theta_0$ to the base."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from mllmtool.checkpoints.dtypes import Array
 from mllmtool.fusion.inputs import Inputs, Piece
-from mllmtool.fusion.interpolation import moved
-from mllmtool.fusion.masks import bernoulli
-from mllmtool.fusion.method import Fused, Prepared, Settings
+from mllmtool.fusion.masks import bernoulli, probability
+from mllmtool.fusion.method import Fused, Prepared, moved, num_kept, weighted_sum
 from mllmtool.fusion.thresholds import magnitudes, thresholds
 
 
-def task_arithmetic(_: Inputs, settings: Settings) -> Prepared:
+def task_arithmetic(piece: Piece) -> Fused:
     r"""$\theta_0 + \lambda \sum_t w_t \tau_t$. Ilharco et al. 2023, section 2."""
-    return Prepared(lambda piece: Fused(_added(piece, piece.task_vectors, settings)))
+    return Fused(added(piece, piece.task_vectors))
 
 
-def ties(inputs: Inputs, settings: Settings) -> Prepared:
+def ties(inputs: Inputs) -> Prepared:
     r"""$\theta_0 + \lambda \tau_m$: trim, elect a sign, mean of those that agree.
 
     Yadav et al. 2023, algorithm 1. Trimming keeps the entries of a task vector whose magnitude
@@ -26,56 +25,80 @@ def ties(inputs: Inputs, settings: Settings) -> Prepared:
     of entries matters; the report counts them. An entry whose signs cancel to exactly 0 stays as
     in the base ($\operatorname{sgn}(0) = 0$; the released code takes the model's majority sign).
     """
-    found = thresholds(inputs, settings.density or 1.0)
-    scale = 1.0 if settings.scale is None else settings.scale
+    found = thresholds(inputs)
 
     def fuse(piece: Piece) -> Fused:
-        trimmed = [
-            tau * (magnitudes(tau) >= threshold.magnitude)
+        masks = [
+            magnitudes(tau) >= threshold.magnitude
             for tau, threshold in zip(piece.task_vectors, found, strict=True)
         ]
-        return Fused(moved(piece.base, scale * _agreeing_mean(trimmed)), trimmed)
+        trimmed = [tau * mask for tau, mask in zip(piece.task_vectors, masks, strict=True)]
+        kept = [int(np.count_nonzero(mask)) for mask in masks]
+        return Fused(moved(piece.base, piece.settings.scale * agreeing_mean(trimmed)), kept)
 
     return Prepared(fuse, {"thresholds": [threshold.describe() for threshold in found]})
 
 
-def dare(inputs: Inputs, settings: Settings) -> Prepared:
+def dare(inputs: Inputs) -> Prepared:
     r"""$\theta_0 + \lambda \sum_t w_t\, m_t \odot \tau_t / d$, $m_t \sim \text{Bernoulli}(d)$.
 
     Yu et al. 2024, section 3: drop at random, rescale by one over the density. A mask is addressed
     by seed, model, tensor and place.
     """
-    density = settings.density or 1.0
+    drop = dropping(inputs)
 
     def fuse(piece: Piece) -> Fused:
-        trimmed = []
-        for model, tau in zip(inputs.fingerprints, piece.task_vectors, strict=True):
-            seed = inputs.context.stream_seed(f"dare/{model}/{piece.tensor}")
-            mask = bernoulli(seed, piece.first, tau.size, density)
-            trimmed.append(tau * mask / density)
-        return Fused(_added(piece, trimmed, settings), trimmed)
+        trimmed = drop(piece)
+        return Fused(added(piece, trimmed), num_kept(trimmed))
 
     return Prepared(fuse)
 
 
-def tailor(_: Inputs, settings: Settings) -> Prepared:
+def dare_ties(inputs: Inputs) -> Prepared:
+    r"""$\theta_0 + \lambda \tau_m$: drop at random and rescale, elect a sign, mean of the agreeing.
+
+    Yu et al. 2024, section 4.3: DARE before TIES, whose own trimming is left out, as dropping has
+    trimmed already.
+    """
+    drop = dropping(inputs)
+
+    def fuse(piece: Piece) -> Fused:
+        trimmed = drop(piece)
+        change = piece.settings.scale * agreeing_mean(trimmed)
+        return Fused(moved(piece.base, change), num_kept(trimmed))
+
+    return Prepared(fuse)
+
+
+def tailor(piece: Piece) -> Fused:
     r"""$\theta_0 + \lambda \sum_t \tau_t / \max(1, \sum_t [\tau_t \ne 0])$.
 
     Zhu et al. 2024, Model Tailor's multi-task fusion: the models are tailored, their task vectors
     sparse; the sum of the patches, and the mean where patches overlap.
     """
-    scale = 1.0 if settings.scale is None else settings.scale
-
-    def fuse(piece: Piece) -> Fused:
-        taus = piece.task_vectors
-        overlap = sum((tau != 0).astype(np.uint8) for tau in taus)
-        change = scale * (_sum(taus) / np.maximum(overlap, 1))
-        return Fused(moved(piece.base, change), taus)
-
-    return Prepared(fuse)
+    taus = piece.task_vectors
+    overlap = sum((tau != 0).astype(np.uint8) for tau in taus)
+    change = piece.settings.scale * (_sum(taus) / np.maximum(overlap, 1))
+    return Fused(moved(piece.base, change), num_kept(taus))
 
 
-def _agreeing_mean(trimmed: Sequence[Array]) -> Array:
+def dropping(inputs: Inputs) -> Callable[[Piece], list[Array]]:
+    r"""What makes $m_t \odot \tau_t / d$ of a piece, $m_t \sim \text{Bernoulli}(d)$, each model."""
+    models = inputs.fingerprints
+
+    def drop(piece: Piece) -> list[Array]:
+        density, dropped = probability(piece.settings.density), []
+        for model, tau in zip(models, piece.task_vectors, strict=True):
+            seed = inputs.context.stream_seed(f"dare/{model}/{piece.tensor}")
+            kept = tau * bernoulli(seed, piece.first, tau.size, density)
+            kept /= density
+            dropped.append(kept)
+        return dropped
+
+    return drop
+
+
+def agreeing_mean(trimmed: Sequence[Array]) -> Array:
     """Mean over the models whose sign is that of the sum; 0 where the sum is 0."""
     elected = _sum(trimmed)
     up, down = elected > 0, elected < 0
@@ -84,19 +107,16 @@ def _agreeing_mean(trimmed: Sequence[Array]) -> Array:
         agrees = ((tau > 0) & up) | ((tau < 0) & down)
         total += tau * agrees
         count += agrees
-    return total / np.maximum(count, 1)
+    total /= np.maximum(count, 1)
+    return total
 
 
-def _added(piece: Piece, taus: Sequence[Array], settings: Settings) -> Array:
-    scale = 1.0 if settings.scale is None else settings.scale
-    weights = settings.weights or ()
-    change = _sum([weight * tau for weight, tau in zip(weights, taus, strict=True)])
-    change *= scale
+def added(piece: Piece, taus: Sequence[Array]) -> Array:
+    r"""$\theta_0 + \lambda \sum_t w_t \tau_t$, of task vectors as they are or trimmed."""
+    change = weighted_sum(taus, piece.settings.weights)
+    change *= piece.settings.scale
     return moved(piece.base, change)
 
 
 def _sum(arrays: Sequence[Array]) -> Array:
-    total = arrays[0].copy()
-    for array in arrays[1:]:
-        total += array
-    return total
+    return weighted_sum(arrays, (1.0,) * len(arrays))

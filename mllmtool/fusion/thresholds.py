@@ -35,13 +35,13 @@ def magnitudes(task_vector: Array) -> Array:
     return np.abs(task_vector).astype(np.float32, copy=False)
 
 
-def thresholds(inputs: Inputs, density: float) -> list[Threshold]:
+def thresholds(inputs: Inputs) -> list[Threshold]:
     """For each model, the smallest magnitude among its `density` largest entries.
 
     That is the k-th largest for k = density times the number of entries, to the nearest integer and
     at least 1. Entries that are 0 are never kept: the smallest threshold is above 0.
     """
-    rank = max(1, round(density * inputs.num_entries))
+    rank = max(1, round(inputs.settings.density * inputs.num_entries))
     high = _counts(inputs, "thresholds, pass 1 of 2", lambda _, bits: bits >> LOW_BITS)
     tops = [_rank(counts, rank) for counts in high]
     low = _counts(
@@ -54,12 +54,16 @@ def thresholds(inputs: Inputs, density: float) -> list[Threshold]:
 
 def _counts(inputs: Inputs, label: str, digits: Callable[[int, Array], Array]) -> Array:
     """How often each digit occurs: (models, 2^16)."""
-    counts = np.zeros((len(inputs.models), 1 << 16), np.int64)
-    for piece in inputs.sweep(label):
-        for model, tau in enumerate(piece.task_vectors):
-            found = digits(model, magnitudes(tau).view(np.uint32))
-            counts[model] += np.bincount(found, minlength=1 << 16)
-    return counts
+
+    def count(name: str) -> Array:
+        counts = np.zeros((len(inputs.models), 1 << 16), np.int64)
+        for piece in inputs.pieces(name):
+            for model, tau in enumerate(piece.task_vectors):
+                found = digits(model, magnitudes(tau).view(np.uint32))
+                counts[model] += np.bincount(found, minlength=1 << 16)
+        return counts
+
+    return sum(inputs.over(count, label), np.zeros((len(inputs.models), 1 << 16), np.int64))
 
 
 def _rank(counts: Array, rank: int) -> tuple[int, int]:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from safetensors.torch import load_file
 from weights import retuned, same_bits, save_checkpoint
 
 from mllmtool.checkpoints import Checkpoint, PatchBuilder
+from mllmtool.errors import some
+from mllmtool.fusion import METHODS
 
 WEIGHTS = "model.safetensors"
 
@@ -156,6 +159,15 @@ def test_the_output_has_the_dtypes_of_the_base(tmp_path: Path) -> None:
     assert same_bits(fused["norm.weight"], torch.full((3,), 2.0))
 
 
+def test_hashes_are_those_of_the_files(tmp_path: Path, llava: Path, tuned: list[Path]) -> None:
+    sharded = save_checkpoint(tmp_path / "base", load_file(llava / WEIGHTS), 3)
+    for workers in (1, 3):
+        out = tmp_path / str(workers)
+        report = fuse(sharded, tuned, "ties", out, "--parts", "language", "--workers", workers)
+        for made in report["outputs"]:
+            assert made["sha256"] == sha256((out / made["path"]).read_bytes()).hexdigest()
+
+
 def test_equal_integers_are_copied(tmp_path: Path) -> None:
     base = {"lm_head.weight": torch.ones(4), "model.layers.0.ids": torch.arange(9)}
     model = {**base, "lm_head.weight": torch.zeros(4)}
@@ -235,17 +247,17 @@ FLAGS: dict[str, tuple[int, list[str], str]] = {
     "density for linear": (
         1,
         ["--method", "linear", "--density", "0.5"],
-        "--density: linear does not read it; ties, dare do",
+        "--density: linear does not read it; of use to READERS",
     ),
     "weight for ties": (
         1,
         ["--method", "ties", "--weight", "0.5"],
-        "--weight: ties does not read it; linear, task-arithmetic, dare, slerp do",
+        "--weight: ties does not read it; of use to READERS",
     ),
     "scale for slerp": (
         2,
         ["--method", "slerp", "--scale", "0.5"],
-        "--scale: slerp does not read it; wise-ft, task-arithmetic, ties, dare, tailor do",
+        "--scale: slerp does not read it; of use to READERS",
     ),
     "two models for wise-ft": (
         2,
@@ -276,6 +288,11 @@ FLAGS: dict[str, tuple[int, list[str], str]] = {
         1,
         ["--method", "wise-ft", "--scale", "1.5"],
         "--scale: 1.5 is outside 0 to 1 for wise-ft",
+    ),
+    "an epsilon too large": (
+        1,
+        ["--method", "della", "--density", "0.1", "--epsilon", "0.5"],
+        "--epsilon: 0.5 is more than density 0.1 leaves room for della",
     ),
     "density 0": (
         1,
@@ -312,7 +329,8 @@ def test_bad_flags(tmp_path: Path, case: str) -> None:
     base = save_checkpoint(tmp_path / "base", LANGUAGE)
     models = [argument for _ in range(num_models) for argument in ("--model", base)]
     found = failure(tmp_path, 2, "--base", base, *models, *flags)
-    assert found.replace("DIR/base", "BASE") == message
+    readers = [name for name, row in METHODS.items() if flags[2:] and flags[2][2:] in row.reads]
+    assert found.replace("DIR/base", "BASE") == message.replace("READERS", some(readers))
 
 
 BAD_MODELS: dict[str, tuple[dict[str, torch.Tensor], int, str]] = {

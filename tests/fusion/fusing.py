@@ -1,6 +1,7 @@
 """Fuse tensors that are given in memory, through real files."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from weights import Tensors, save_checkpoint
 from mllmtool.checkpoints import Checkpoint, CheckpointWriter
 from mllmtool.configs.fuse import FuseConfig, FuseMethod
 from mllmtool.context import Context
-from mllmtool.fusion import METHODS, Drift, Inputs, fuse, settings_for
+from mllmtool.fusion import METHODS, Drift, Inputs, Settings, fuse, settings_for
 
 
 def prepare(path: Path, base: Tensors, models: Sequence[Tensors], num_shards: int = 1) -> Inputs:
@@ -20,7 +21,8 @@ def prepare(path: Path, base: Tensors, models: Sequence[Tensors], num_shards: in
         Checkpoint.open(save_checkpoint(path / str(i), tensors, num_shards))
         for i, tensors in enumerate((base, *models))
     ]
-    return Inputs(opened[0], tuple(opened[1:]), opened[0].names, Context(quiet=True))
+    settings = Settings((1.0,) * len(models))
+    return Inputs(opened[0], tuple(opened[1:]), opened[0].names, settings, Context(quiet=True))
 
 
 def run(
@@ -31,13 +33,13 @@ def run(
     config = FuseConfig(base=str(inputs.base.path), model=names, method=method, **flags)
     path.mkdir()
     writer = CheckpointWriter(path, inputs.base)
-    prepared = METHODS[method].prepare(inputs, settings_for(config))
-    drifts = fuse(inputs, prepared, writer)
-    writer.finish()
+    inputs = replace(inputs, settings=settings_for(config), unit=METHODS[method].unit)
+    prepared = METHODS[method].prepare(inputs)
+    drifts, _ = fuse(inputs, prepared, writer)
     fused: dict[str, torch.Tensor] = {}
     for file in path.glob("*.safetensors"):
         fused |= load_file(file)
-    return fused, drifts, prepared.findings
+    return fused, drifts, dict(prepared.findings)
 
 
 def fused(

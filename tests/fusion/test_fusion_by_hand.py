@@ -3,11 +3,13 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fusing import fused, one, prepare, run
 
 from mllmtool.fusion import total
+from mllmtool.fusion.magnitude_sampling import descending
 
 
 def test_linear(tmp_path: Path) -> None:
@@ -84,6 +86,11 @@ def test_dare_drops_or_rescales(tmp_path: Path) -> None:
     kept = [new != 1 for new in found]
     assert found == [1 + 4 * v if k else 1 for v, k in zip(values, kept, strict=True)]
     assert 30 <= sum(kept) <= 70
+
+
+def test_della_ranks_rows_by_magnitude() -> None:
+    rows = np.array([[1, 3, 2, 3], [0, 0, 1e-40, 0]], np.float32)
+    assert descending(rows).tolist() == [[1, 3, 2, 0], [2, 0, 1, 3]]
 
 
 def test_slerp_on_the_quarter_circle(tmp_path: Path) -> None:

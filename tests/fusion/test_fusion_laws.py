@@ -1,6 +1,7 @@
 """What holds of every method, whatever the weights."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
@@ -8,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from fusing import fused
+from fusing import fused, prepare, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -61,7 +62,7 @@ def test_models_equal_to_the_base_give_the_base(
         assert all(same_bits(found[name], same[name]) for name in same)
 
 
-@pytest.mark.parametrize("method", [m for m in ALL if METHODS[m].scale is not None])
+@pytest.mark.parametrize("method", [m for m in ALL if "scale" in METHODS[m].reads])
 @pytest.mark.parametrize("dtype", DTYPES[1:3])
 @quick
 @given(base=vectors, tuned=vectors)
@@ -77,7 +78,9 @@ def test_scale_0_gives_the_base(
     assert all(same_bits(found[name], start[name]) for name in start)
 
 
-@pytest.mark.parametrize("method", ["wise-ft", "task-arithmetic", "ties", "tailor", "dare"])
+@pytest.mark.parametrize(
+    "method", ["wise-ft", "task-arithmetic", "ties", "tailor", "dare", "dare-ties"]
+)
 @pytest.mark.parametrize("dtype", DTYPES[1:3])
 @quick
 @given(base=vectors, tuned=vectors)
@@ -88,7 +91,7 @@ def test_one_model_whole_gives_the_model(
     tuned: np.ndarray[Any, Any],
 ) -> None:
     model = tensors(tuned, dtype)
-    whole = {"density": 1} if METHODS[method].density is not None else {}
+    whole = {"density": 1} if "density" in METHODS[method].reads else {}
     with TemporaryDirectory() as folder:
         found = fused(Path(folder), tensors(base, dtype), [model], method, scale=1, **whole)
     assert close(found, model, dtype)
@@ -107,7 +110,7 @@ def test_the_order_of_the_models_does_not_matter(
 ) -> None:
     count = num_models(method)
     order = data.draw(st.permutations(range(count)))
-    given_weights = METHODS[method].weight is not None
+    given_weights = "weight" in METHODS[method].reads
     weights = data.draw(st.tuples(*[st.sampled_from([0.25, 0.5, 1.0, 3.0])] * count))
     tuned = [tensors(values, torch.float32) for values in models[:count]]
     start = tensors(base, torch.float32)
@@ -136,6 +139,22 @@ def test_shards_and_pieces_do_not_matter(
     assert all(same_bits(found[name], expected[name]) for name in base)
 
 
+@pytest.mark.parametrize("method", ALL)
+def test_workers_do_not_matter(tmp_path: Path, method: FuseMethod) -> None:
+    rng = torch.Generator().manual_seed(1)
+    shapes = {f"{i}": (3 + i, 50) for i in range(9)}
+    base, *models = (
+        {name: torch.randn(shape, generator=rng).bfloat16() for name, shape in shapes.items()}
+        for _ in range(1 + num_models(method))
+    )
+    inputs = prepare(tmp_path, base, models, num_shards=2)
+    one, drifts, findings = run(tmp_path / "one", inputs, method)
+    four, again, found = run(tmp_path / "four", replace(inputs, workers=4), method)
+    assert all(same_bits(one[name], four[name]) for name in base)
+    assert [d.describe() for d in drifts.values()] == [d.describe() for d in again.values()]
+    assert (list(drifts), findings) == (list(again), found)
+
+
 def test_a_mask_is_addressed_by_seed_and_place() -> None:
     first = bernoulli(7, 0, 1000, 0.3)
     assert (first == bernoulli(7, 0, 2000, 0.3)[:1000]).all()
@@ -157,6 +176,20 @@ def test_dare_is_unbiased(tmp_path: Path) -> None:
     found = fused(tmp_path, base, [tuned], "dare", density=density)["w"]
     error = math.sqrt((1 - density) / density / count)
     assert abs(float(found.mean()) - 1) <= 5 * error
+
+
+def test_della_keeps_its_density_and_large_entries_more_often(tmp_path: Path) -> None:
+    rng = torch.Generator().manual_seed(5)
+    tau = torch.randn(256, 256, generator=rng)
+    found = fused(
+        tmp_path, {"w": torch.zeros(256, 256)}, [{"w": tau}], "della", density=0.4, epsilon=0.4
+    )["w"]
+    kept = found != 0
+    assert float(kept.double().mean()) == pytest.approx(0.4, abs=0.01)
+    ranks = tau.abs().argsort(dim=1, descending=True).argsort(dim=1)
+    by_quarter = [float(kept[ranks // 64 == i].double().mean()) for i in range(4)]
+    assert by_quarter == pytest.approx([0.55, 0.45, 0.35, 0.25], abs=0.02)
+    assert float(found.mean()) == pytest.approx(float(tau.mean()), abs=0.03)
 
 
 def test_ties_is_odd_in_the_task_vectors(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Methods against slow transcriptions of their papers, which share no code with them."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mllmtool.context import Context
+from mllmtool.fusion import Settings
 from mllmtool.fusion.masks import bernoulli
 from mllmtool.fusion.thresholds import thresholds
 
@@ -113,8 +115,8 @@ def test_slerp(tmp_path: Path) -> None:
 
 def mask_by_hand(seed: int, count: int, density: float) -> list[bool]:
     words = philox.words(seed, count)
-    draws = [draw for word in words for draw in (word & 0xFFFFFFFF, word >> 32)]
-    return [draw < density * 2**32 for draw in draws[:count]]
+    draws = [word >> 16 * i & 0xFFFF for word in words for i in range(4)]
+    return [draw < round(density * 2**16) for draw in draws[:count]]
 
 
 def test_masks_are_philox() -> None:
@@ -131,8 +133,60 @@ def test_dare(tmp_path: Path) -> None:
         for label, model, weight in zip(inputs.fingerprints, tuned, (1, 0.5), strict=True):
             seed = Context().stream_seed(f"dare/{label}/{name}")
             mask = torch.tensor(mask_by_hand(seed, start.numel(), 0.4)).reshape(start.shape)
-            expected += 0.8 * weight * torch.where(mask, (model[name] - start).double() / 0.4, 0)
+            kept = round(0.4 * 2**16) / 2**16
+            expected += 0.8 * weight * torch.where(mask, (model[name] - start).double() / kept, 0)
         assert torch.allclose(found[name].double(), expected, rtol=1e-6, atol=1e-6)
+
+
+def elected_mean(columns: list[tuple[float, ...]]) -> list[float]:
+    """Steps 2 and 3 of TIES on trimmed task vectors, entry by entry."""
+    merged = []
+    for column in columns:
+        agreeing = [t for t in column if t * math.fsum(column) > 0]
+        merged.append(math.fsum(agreeing) / len(agreeing) if agreeing else 0.0)
+    return merged
+
+
+def test_dare_ties(tmp_path: Path) -> None:
+    base, *tuned = models_like_bf16(3, torch.float32)
+    inputs = prepare(tmp_path / "labels", base, tuned)
+    found = fused(tmp_path, base, tuned, "dare-ties", density=0.5, scale=0.8)
+    for name, start in base.items():
+        dropped = []
+        for label, model in zip(inputs.fingerprints, tuned, strict=True):
+            seed = Context().stream_seed(f"dare/{label}/{name}")
+            tau = (model[name].double() - start.double()).flatten().tolist()
+            mask = mask_by_hand(seed, len(tau), 0.5)
+            dropped.append([2 * t if kept else 0.0 for t, kept in zip(tau, mask, strict=True)])
+        change = torch.tensor(elected_mean(list(zip(*dropped, strict=True)))).reshape(start.shape)
+        assert torch.allclose(found[name], start + 0.8 * change, rtol=1e-6, atol=1e-6)
+
+
+def test_della(tmp_path: Path) -> None:
+    base, *tuned = models_like_bf16(2, torch.bfloat16)
+    inputs = prepare(tmp_path / "labels", base, tuned)
+    found = fused(tmp_path, base, tuned, "della", density=0.5, epsilon=0.25)
+    for name, start in base.items():
+        sampled = []
+        for label, model in zip(inputs.fingerprints, tuned, strict=True):
+            seed = Context().stream_seed(f"della/{label}/{name}")
+            tau = (model[name].double() - start.double()).flatten().tolist()
+            columns = start.shape[-1]
+            draws = [
+                word >> 16 * i & 0xFFFF for word in philox.words(seed, len(tau)) for i in range(4)
+            ]
+            entries = []
+            for first in range(0, len(tau), columns):
+                row = tau[first : first + columns]
+                order = sorted(range(columns), key=lambda i: (-abs(row[i]), i))
+                for i, value in enumerate(row):
+                    drop = 0.5 - 0.125 + 0.25 * order.index(i) / columns
+                    steps = round((1 - drop) * 65536)
+                    entries.append(value * 65536 / steps if draws[first + i] < steps else 0.0)
+            sampled.append(entries)
+        change = elected_mean(list(zip(*sampled, strict=True)))
+        expected = start.double() + torch.tensor(change, dtype=torch.float64).reshape(start.shape)
+        assert torch.equal(found[name], expected.bfloat16())
 
 
 @settings(max_examples=50, deadline=None)
@@ -145,7 +199,7 @@ def test_thresholds_are_exact(
 ) -> None:
     base, tuned = {"w": torch.zeros(len(values))}, {"w": torch.tensor(values)}
     inputs = prepare(tmp_path_factory.mktemp("t"), base, [tuned])
-    (found,) = thresholds(inputs, density)
+    (found,) = thresholds(replace(inputs, settings=Settings((1.0,), density)))
     sizes = sorted((abs(np.float32(v)) for v in values), reverse=True)
     expected = sizes[max(1, round(density * len(values))) - 1]
     if expected:
@@ -160,6 +214,9 @@ def test_thresholds_are_exact(
 def test_thresholds_fall_with_density(tmp_path: Path) -> None:
     base, tuned = models_like_bf16(1, torch.float32)
     inputs = prepare(tmp_path, base, [tuned])
-    found = [thresholds(inputs, density)[0] for density in (0.05, 0.2, 0.6, 1)]
+    found = [
+        thresholds(replace(inputs, settings=Settings((1.0,), density)))[0]
+        for density in (0.05, 0.2, 0.6, 1)
+    ]
     assert all(a.magnitude > b.magnitude and a.kept < b.kept for a, b in pairwise(found))
     assert found[-1].kept == sum(tensor.numel() for tensor in base.values())

@@ -1,0 +1,21 @@
+"""What a fusion method is told besides the tensors."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Number = Literal["density", "scale", "epsilon"]  # a flag each, besides --weight
+NUMBERS: tuple[Number, ...] = get_args(Number)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Numbers, for one tensor; what a method does not read has no effect.
+
+    weights: one a model. density: share of a task vector's entries that is kept. scale: factor of
+    the fused task vector. epsilon: by how much the density varies with the rank of an entry.
+    """
+
+    weights: tuple[float, ...]
+    density: float = 1.0
+    scale: float = 1.0
+    epsilon: float = 0.0
