@@ -49,7 +49,7 @@ def plan(config: TailorConfig, context: Context) -> dict[str, Any]:
     job = open_job(config, context)
     return {
         "preset": config.named_preset,
-        "choices": vars(choices_of(config)),
+        "choices": {**vars(choices_of(config)), "mask": config.mask.model_dump()},
         "calibration": [_described(task.data) for task in job.tasks],
         "anchor": job.anchor and _described(job.anchor),
         "tuned_tensors": len(job.tuned),

@@ -3,13 +3,38 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from mllmtool.configs.base import PARTS, Config, Part, Share
+from mllmtool.configs.base import PARTS, Config, Part, Share, flag
+from mllmtool.configs.selection import parse_mapping
 
 Preset = Literal["paper", "released", "anchored"]
 Solver = Literal["exact", "sweep", "none"]
 Others = Literal["tailor", "pre", "sft"]
+Normalise = Literal["row", "block", "rank", "none"]
+Scope = Literal["matrix", "block", "row"]
+DampingBy = Literal["mean", "column"]
+
+
+class MaskRule(BaseModel):
+    """Finer choices of what is kept; blocks are of 128 columns.
+
+    `sensitivity` is of reverting the change or of zeroing the weight; its `denominator` the full
+    inverse's diagonal or the sweep's, which has the columns to the left frozen. Scores are
+    comparable after `normalise`, and compete within a `scope`. `dead` inputs are reverted or follow
+    the mask; weights that training left alone are not `eligible`, or may carry corrections; the
+    density is of all weights or of the changed ones (`count`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sensitivity: Literal["change", "weight"] = "change"
+    denominator: Literal["full", "sweep"] = "full"
+    normalise: Normalise = "row"
+    scope: Scope = "matrix"
+    dead: Literal["revert", "mask"] = "revert"
+    eligible: Literal["changed", "all"] = "changed"
+    count: Literal["all", "changed"] = "all"
 
 
 class TailorConfig(Config):
@@ -57,6 +82,17 @@ class TailorConfig(Config):
     damping: Annotated[float, Field(description="ridge as a share of the mean diagonal", gt=0)] = (
         0.01
     )
+    damping_by: Annotated[
+        DampingBy, Field(description="one ridge for all columns, or each in proportion to its own")
+    ] = "mean"
+    mask: Annotated[
+        MaskRule,
+        BeforeValidator(parse_mapping),
+        Field(
+            description="finer choices of what is kept, as YAML, such as {scope: row, normalise:"
+            " rank}"
+        ),
+    ] = MaskRule()
     solver: Annotated[
         Solver | None,
         Field(description="decoration of the kept weights (default exact; released has its own)"),
@@ -86,8 +122,12 @@ class TailorConfig(Config):
             raise ValueError("--preset anchored: needs --anchor")
         if self.preset in ("paper", "released") and self.anchor is not None:
             raise ValueError(f"--anchor: is not read by --preset {self.preset}; use anchored")
-        if self.preset == "released" and self.solver is not None:
-            raise ValueError("--solver: is not read by --preset released, which has its own")
+        if self.preset == "released":
+            for key in ("solver", "mask", "damping_by"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(
+                        f"{flag(key)}: is not read by --preset released, which has its own"
+                    )
         return self
 
     @property

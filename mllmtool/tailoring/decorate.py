@@ -5,14 +5,14 @@ lost (theorem 4.5 in its kept-set form: an equation a row, of the size of what i
 what is reverted).
 """
 
-from collections.abc import Iterator
+from typing import Any
 
 import torch
+from scipy.linalg.lapack import get_lapack_funcs
 from torch import Tensor
 
 from mllmtool.tailoring.moments import Moment, NotPositiveError
 
-GATHER_BYTES = 1 << 28
 DENSITY_OF_PCG = 0.2
 TOLERANCE, MAX_STEPS = 1e-4, 200  # of conjugate gradients: within 1e-4 of the least error
 
@@ -30,24 +30,35 @@ def correction(moment: Moment, lost: Tensor, mask: Tensor) -> tuple[Tensor, str,
     """
     if moment.full is None:
         return torch.where(mask, moment.factor.solve(lost), 0.0), "diagonal", 0.0
-    if mask.double().mean() <= DENSITY_OF_PCG:
+    if mask.double().mean() <= DENSITY_OF_PCG and lost.device.type == "cpu":
         return cholesky(moment, lost, mask), "cholesky", 0.0
     solution, residual = conjugate_gradient(moment, lost, mask)
     return solution, "pcg", residual
 
 
 def cholesky(moment: Moment, lost: Tensor, mask: Tensor) -> Tensor:
-    """Batched Cholesky over rows of similar count, in bounded memory; (R, C), 0 off the mask."""
-    solution = torch.zeros_like(lost)
-    diagonal = moment.diagonal.expand(lost.shape)
-    for rows, columns, valid in _chunks(mask):
-        solved = _solve_chunk(
-            _blocks(moment, diagonal[rows].gather(1, columns), columns, valid),
-            lost[rows].gather(1, columns) * valid,
-        )
-        row, place = valid.nonzero(as_tuple=True)
-        solution[rows[row], columns[row, place]] = solved[row, place]
-    return solution
+    """Cholesky row by row, each on what it keeps; (R, C), 0 off the mask.
+
+    A row's block is gathered into memory that the next one uses again: fresh memory for each, or
+    rows padded into batches, took half as long again.
+    """
+    if moment.full is None:
+        raise TypeError("a diagonal moment needs no factor")
+    scale, unit = _unit_diagonal(moment.full, moment.diagonal)
+    shifts = moment.diagonal * scale.square()  # (1, C) or (R, C)
+    right, solution = torch.where(mask, lost * scale, 0.0), torch.zeros_like(lost)
+    solver = get_lapack_funcs("posv", dtype=unit.numpy().dtype)
+    width = int(mask.sum(dim=1).max())
+    rows, space = unit.new_empty(width, len(unit)), unit.new_empty(width * width)
+    for row in mask.any(dim=1).nonzero().flatten().tolist():
+        kept = mask[row].nonzero().flatten()
+        size = len(kept)
+        block = space[: size * size].view(size, size)
+        torch.index_select(unit, 0, kept, out=rows[:size])
+        torch.index_select(rows[:size], 1, kept, out=block)
+        block.diagonal().add_(shifts[row if len(shifts) > 1 else 0, kept])
+        solution[row, kept] = _solve(solver, block, right[row, kept])
+    return solution * scale
 
 
 def conjugate_gradient(
@@ -84,45 +95,18 @@ def conjugate_gradient(
     return solution, float((residual.norm(dim=1, keepdim=True) / size).max())
 
 
-def _chunks(mask: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Rows (B,), their kept columns padded with 0 (B, K), and which of these are real (B, K)."""
-    counts = mask.sum(dim=1)
-    order = counts.argsort(stable=True)
-    order = order[counts[order] > 0]
-    start = 0
-    while start < len(order):
-        rows = order[start:]
-        sizes = counts[rows]
-        places = torch.arange(1, len(rows) + 1)
-        fits = (places * sizes.square() * 8 <= GATHER_BYTES).sum()
-        rows = rows[: max(int(fits), 1)]
-        width = int(counts[rows[-1]])
-        row, column = mask[rows].nonzero(as_tuple=True)
-        place = mask[rows].cumsum(dim=1)[row, column] - 1
-        columns = torch.zeros(len(rows), width, dtype=torch.long)
-        columns[row, place] = column
-        yield rows, columns, torch.arange(width) < counts[rows, None]
-        start += len(rows)
-
-
-def _blocks(moment: Moment, diagonal: Tensor, columns: Tensor, valid: Tensor) -> Tensor:
-    """$A_{KK}$ of each row, the identity on padding: (B, K, K)."""
-    if moment.full is None:
-        blocks = torch.zeros(*columns.shape, columns.shape[1], dtype=diagonal.dtype)
-    else:
-        blocks = moment.full[columns[:, :, None], columns[:, None, :]]
-    blocks *= valid[:, :, None] & valid[:, None, :]
-    blocks.diagonal(dim1=1, dim2=2).add_(torch.where(valid, diagonal, 1.0))
-    return blocks
-
-
-def _solve_chunk(blocks: Tensor, right: Tensor) -> Tensor:
-    """Solve (B, K, K) against (B, K), scaled to a unit diagonal."""
-    diagonal = blocks.diagonal(dim1=1, dim2=2)
-    if not (diagonal > 0).all():
+def _unit_diagonal(full: Tensor, diagonal: Tensor) -> tuple[Tensor, Tensor]:
+    """A scale (C,), and the full moment so scaled; with its diagonal it has ones there."""
+    whole = full.diagonal() + diagonal.mean(dim=0)
+    if not (whole > 0).all():
         raise NotPositiveError
-    scale = diagonal.rsqrt()
-    lower, info = torch.linalg.cholesky_ex(blocks * scale[:, :, None] * scale[:, None, :])
-    if info.any():
+    scale = whole.rsqrt()
+    return scale, full * scale[:, None] * scale
+
+
+def _solve(solver: Any, block: Tensor, right: Tensor) -> Tensor:
+    """Solve one equation; overwrites the block, of which one triangle is read."""
+    _, solution, info = solver(block.numpy().T, right.numpy(), lower=True, overwrite_a=True)
+    if info:
         raise NotPositiveError
-    return torch.cholesky_solve((right * scale)[:, :, None], lower)[:, :, 0] * scale
+    return torch.from_numpy(solution)

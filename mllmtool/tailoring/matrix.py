@@ -8,15 +8,18 @@ $a^*$ for $\delta$ and A for H: mask and decoration are the same code, $\lambda 
 and density 1 is RegMean.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from mllmtool.configs.tailor import DampingBy, MaskRule
 from mllmtool.tailoring.decorate import correction
 from mllmtool.tailoring.moments import Moment, NotPositiveError
-from mllmtool.tailoring.scores import entry_count, fused_score, sensitivity, top_mask
+from mllmtool.tailoring.scores import entry_count, fused_score, scoped_mask, sensitivity
 from mllmtool.tailoring.sweep import released, sweep
 
 RETRIES = 3
@@ -33,13 +36,16 @@ class Choices:
     damping: float = 0.01
     solver: Solver = "exact"
     strength: float = 1.0
+    mask: MaskRule = field(default_factory=MaskRule)
+    damping_by: DampingBy = "mean"
 
 
 @dataclass(frozen=True)
 class Matrix:
     """One linear map, its tensors side by side as columns (a weight, then its bias).
 
-    Shapes: `base` and `change` (R, C), float64; `widths` are the tensors' columns and sum to C.
+    Shapes: `base` and `change` (R, C), of the moments' dtype; `widths` are the tensors' columns and
+    sum to C.
     """
 
     base: Tensor
@@ -63,27 +69,71 @@ class Tailored:
 
 def tailor(matrix: Matrix, choices: Choices) -> Tailored:
     """Tailor one map; `solver` is "mask-only" where no damping makes the moment positive."""
-    for retry in range(RETRIES + 1):
-        damping = choices.damping * 10**retry
-        by_release = choices.solver == "released" and matrix.task.is_shared
-        solve = _released if by_release else _solve
-        try:
-            change, mask, solver, residual = solve(matrix, choices, damping)
-        except NotPositiveError:
-            continue
-        return Tailored(change, mask, solver, damping, retry, residual)
-    mask = _mask(matrix, matrix.change.abs(), choices.density)
-    return Tailored(torch.where(mask, matrix.change, 0.0), mask, "mask-only", damping, RETRIES)
+    by_release = choices.solver == "released" and matrix.task.is_shared
+    solve = _released if by_release else _solve
+
+    def fallback() -> Solution:
+        mask = _mask(matrix, matrix.change.abs(), choices)
+        return torch.where(mask, matrix.change, 0.0), mask, "mask-only", 0.0
+
+    return _retrying(lambda damping: solve(matrix, choices, damping), fallback, choices.damping)
+
+
+def tailor_jointly(matrices: Sequence[Matrix], choices: Choices) -> Tailored:
+    """Tailor one map for several tasks at once: least sum of their objectives, one patch.
+
+    The mask is the union of the tasks' own. Density 1 is RegMean of the tuned models.
+    """
+
+    def solve(damping: float) -> Solution:
+        objectives = [_objective(matrix, choices, damping) for matrix in matrices]
+        masks = [
+            _mask(matrix, _score(matrix, moment, optimum, choices), choices)
+            for matrix, (moment, optimum) in zip(matrices, objectives, strict=True)
+        ]
+        total = reduce(Moment.plus, [moment for moment, _ in objectives])
+        right = reduce(torch.add, [moment.apply(optimum) for moment, optimum in objectives])
+        return _decorated(
+            total, total.factor.solve(right), reduce(torch.logical_or, masks), choices
+        )
+
+    def fallback() -> Solution:
+        masks = [_mask(matrix, matrix.change.abs(), choices) for matrix in matrices]
+        counts = torch.stack(masks).sum(dim=0)
+        changes = [torch.where(m, x.change, 0.0) for m, x in zip(masks, matrices, strict=True)]
+        change = reduce(torch.add, changes) / counts.clamp(min=1)
+        return change, counts > 0, "mask-only", 0.0
+
+    return _retrying(solve, fallback, choices.damping)
 
 
 Solution = tuple[Tensor, Tensor, str, float]  # change, mask, solver, residual
+
+
+def _retrying(
+    solve: Callable[[float], Solution], fallback: Callable[[], Solution], damping: float
+) -> Tailored:
+    """Solve with ten times the damping as long as the moment is not positive."""
+    for retry in range(RETRIES + 1):
+        try:
+            change, mask, solver, residual = solve(damping * 10**retry)
+        except NotPositiveError:
+            continue
+        return Tailored(change, mask, solver, damping * 10**retry, retry, residual)
+    change, mask, solver, residual = fallback()
+    return Tailored(change, mask, solver, damping * 10**RETRIES, RETRIES, residual)
 
 
 def _solve(matrix: Matrix, choices: Choices, damping: float) -> Solution:
     moment, optimum = _objective(matrix, choices, damping)
     if choices.density == 1:
         return optimum, optimum != 0, "dense", 0.0
-    mask = _mask(matrix, _score(matrix, moment, optimum, choices.salience_weight), choices.density)
+    mask = _mask(matrix, _score(matrix, moment, optimum, choices), choices)
+    return _decorated(moment, optimum, mask, choices)
+
+
+def _decorated(moment: Moment, optimum: Tensor, mask: Tensor, choices: Choices) -> Solution:
+    """The kept entries of the optimum, and what makes up for the others."""
     kept = torch.where(mask, optimum, 0.0)
     if choices.solver == "none":
         return kept, mask, "none", 0.0
@@ -100,7 +150,7 @@ def _solve(matrix: Matrix, choices: Choices, damping: float) -> Solution:
 def _released(matrix: Matrix, choices: Choices, damping: float) -> Solution:
     """The authors' released recipe; a dead column's moment is 1, as theirs."""
     dead = matrix.task.on_diagonal(matrix.change.shape)[:1] == 0
-    task = Moment(matrix.task.diagonal + dead.double(), matrix.task.full)
+    task = Moment(matrix.task.diagonal + dead.to(matrix.change.dtype), matrix.task.full)
     root = task.damped(damping, matrix.change.shape).inverse_root()
     settings = (choices.density, choices.salience_weight)
     change, mask = released(root, matrix.change, matrix.base, *settings)
@@ -110,39 +160,49 @@ def _released(matrix: Matrix, choices: Choices, damping: float) -> Solution:
 def _objective(matrix: Matrix, choices: Choices, damping: float) -> tuple[Moment, Tensor]:
     """A and its optimum, damped."""
     shape = matrix.change.shape
-    task = matrix.task.damped(damping, shape)
+    task = matrix.task.damped(damping, shape, choices.damping_by)
     if matrix.anchor is None or choices.anchor_weight == 0:
         return task, matrix.change
-    anchor = matrix.anchor.damped(damping, shape).scaled(choices.anchor_weight)
+    anchor = matrix.anchor.damped(damping, shape, choices.damping_by)
+    anchor = anchor.scaled(choices.anchor_weight)
     moment = task.plus(anchor)
     return moment, moment.factor.solve(task.apply(matrix.change))
 
 
-def _score(matrix: Matrix, moment: Moment, optimum: Tensor, salience_weight: float) -> Tensor:
-    """The fused score, standardised over each row of a weight and over the whole of a bias.
+def _score(matrix: Matrix, moment: Moment, optimum: Tensor, choices: Choices) -> Tensor:
+    """The fused score of each entry.
 
     Where rows do not share their input (lookups, tied heads) or there is one row (norms), salience
     would compare entries that are used unequally often: there sensitivity alone decides.
     """
-    sensitive = sensitivity(optimum, moment.factor.inverse_diagonal(optimum.shape))
+    rule = choices.mask
+    cost = sensitivity(
+        optimum if rule.sensitivity == "change" else matrix.base + optimum,
+        moment.inverse_root().diagonal().square()
+        if rule.denominator == "sweep" and moment.is_shared
+        else moment.factor.inverse_diagonal(optimum.shape),
+    )
     if not moment.is_shared:
-        return sensitive
-    tables = [
-        torch.split(table, list(matrix.widths), dim=1) for table in (optimum.abs(), sensitive)
-    ]
+        return cost
+    tables = [torch.split(table, list(matrix.widths), dim=1) for table in (optimum.abs(), cost)]
     scores = [
-        fused_score(first, second, salience_weight, by_row=first.shape[1] > 1)
+        fused_score(first, second, choices.salience_weight, rule.normalise)
         for first, second in zip(*tables, strict=True)
     ]
     return torch.cat(scores, dim=1)
 
 
-def _mask(matrix: Matrix, score: Tensor, density: float) -> Tensor:
-    """The exact count of each tensor; what training or the task never touched is not eligible."""
-    eligible = (matrix.change != 0) & (matrix.task.on_diagonal(matrix.change.shape) > 0)
-    tables = [torch.split(table, list(matrix.widths), dim=1) for table in (score, eligible)]
+def _mask(matrix: Matrix, score: Tensor, choices: Choices) -> Tensor:
+    """The exact count of each tensor among what may be kept."""
+    rule, eligible = choices.mask, torch.ones_like(score, dtype=torch.bool)
+    if rule.eligible == "changed":
+        eligible &= matrix.change != 0
+    if rule.dead == "revert":
+        eligible &= matrix.task.on_diagonal(score.shape) > 0
+    counted = matrix.change != 0 if rule.count == "changed" else torch.ones_like(eligible)
+    tables = [torch.split(t, list(matrix.widths), dim=1) for t in (score, eligible, counted)]
     masks = [
-        top_mask(part, there, entry_count(density, part.numel()))
-        for part, there in zip(*tables, strict=True)
+        scoped_mask(part, there, entry_count(choices.density, int(some.sum())), rule.scope)
+        for part, there, some in zip(*tables, strict=True)
     ]
     return torch.cat(masks, dim=1)

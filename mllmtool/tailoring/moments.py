@@ -10,6 +10,8 @@ from functools import cached_property, reduce
 import torch
 from torch import Tensor
 
+from mllmtool.configs.tailor import DampingBy
+
 
 class NotPositiveError(Exception):
     """A moment is not positive definite to the precision at hand; more damping is needed."""
@@ -53,9 +55,15 @@ class Moment:
         total = reduce(torch.add, full) if full else None
         return Moment(self.diagonal + other.diagonal, total, self.tokens)
 
-    def damped(self, share: float, shape: torch.Size) -> "Moment":
-        """With `share` of the mean of the diagonals added to them (SparseGPT's `percdamp`)."""
-        extra = share * self.on_diagonal(shape).mean()
+    def damped(self, share: float, shape: torch.Size, by: DampingBy = "mean") -> "Moment":
+        """With `share` of the mean of the diagonals added to them (SparseGPT's `percdamp`).
+
+        By `column`, each gets a share of its own, and a dead one of the mean.
+        """
+        diagonal = self.on_diagonal(shape)
+        extra = share * diagonal.mean()
+        if by == "column":
+            extra = torch.where(diagonal > 0, share * diagonal, extra)
         return Moment(self.diagonal + extra, self.full, self.tokens)
 
     @property

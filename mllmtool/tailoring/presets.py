@@ -40,6 +40,8 @@ def choices_of(config: TailorConfig) -> Choices:
         damping=config.damping,
         solver=config.solver or named.solver,
         strength=config.strength,
+        mask=config.mask,
+        damping_by=config.damping_by,
     )
 
 

@@ -11,9 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mllmtool.tailoring.scores import fused_score
+from mllmtool.tailoring.scores import BLOCK, fused_score
 
-BLOCK = 128
 Keep = Callable[[slice, Tensor], Tensor]
 
 
@@ -61,7 +60,7 @@ def released(
     def keep(here: slice, current: Tensor) -> Tensor:
         denominators = inverse_root.diagonal()[here].square()
         importance = (base[:, here] + current).square() / denominators
-        score = fused_score(change[:, here].abs(), importance, weight, by_row=True)
+        score = fused_score(change[:, here].abs(), importance, weight, "row")
         ordered = score.reshape(-1).sort().values
         return score > ordered[int(score.numel() * (1 - density))]
 

@@ -317,6 +317,16 @@ def test_the_plan_loads_no_model(tmp_path: Path, llava: Path, tuned: Path, colou
             "damping": 0.01,
             "solver": "exact",
             "strength": 1.0,
+            "mask": {
+                "sensitivity": "change",
+                "denominator": "full",
+                "normalise": "row",
+                "scope": "matrix",
+                "dead": "revert",
+                "eligible": "changed",
+                "count": "all",
+            },
+            "damping_by": "mean",
         },
         "calibration": [data],
         "anchor": data,
@@ -398,6 +408,14 @@ def test_the_training_data_beside_the_report(tmp_path: Path, llama: Path) -> Non
         (
             ("--preset", "released", "--solver", "sweep"),
             "--solver: is not read by --preset released, which has its own",
+        ),
+        (
+            ("--preset", "released", "--mask", "{scope: row}"),
+            "--mask: is not read by --preset released, which has its own",
+        ),
+        (
+            ("--mask", "{scope: column}"),
+            "--mask (scope): 'column': input should be 'matrix', 'block' or 'row'",
         ),
         (
             ("--calibration", "a.jsonl", "--calibration", "b.jsonl"),

@@ -5,10 +5,19 @@ import math
 import pytest
 import torch
 
+from mllmtool.configs.tailor import MaskRule
 from mllmtool.tailoring.decorate import cholesky, conjugate_gradient, correction
-from mllmtool.tailoring.matrix import Choices, Matrix, tailor
+from mllmtool.tailoring.matrix import Choices, Matrix, tailor, tailor_jointly
 from mllmtool.tailoring.moments import Moment
-from mllmtool.tailoring.scores import entry_count, fused_score, sensitivity, standardised, top_mask
+from mllmtool.tailoring.scores import (
+    comparable,
+    entry_count,
+    fused_score,
+    scoped_mask,
+    sensitivity,
+    standardised,
+    top_mask,
+)
 from mllmtool.tailoring.sweep import sweep
 
 F64 = torch.float64
@@ -119,13 +128,73 @@ def test_the_rows_of_a_tied_head_have_both_moments() -> None:
 
 def test_scores() -> None:
     values = torch.tensor([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]], dtype=F64)
-    assert standardised(values, by_row=True).tolist() == [[-1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
-    # over the whole: mean 3.5, sum of squares 15.5, unbiased deviation sqrt(3.1)
-    whole = standardised(values, by_row=False)
-    assert whole[0, 0].item() == pytest.approx(-2.5 / math.sqrt(3.1))
-    assert standardised(torch.ones(1, 1), by_row=True).tolist() == [[0.0]]
-    fused = fused_score(values, -values, 0.75, by_row=True)
+    assert standardised(values).tolist() == [[-1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
+    assert standardised(torch.ones(1, 1)).tolist() == [[0.0]]
+    fused = fused_score(values, -values, 0.75, "row")
     assert fused[0].tolist() == [-0.5, 0.0, 0.5]
+    bias = torch.tensor([[3.0], [1.0], [2.0]], dtype=F64)
+    assert comparable(bias, "row").flatten().tolist() == [1.0, -1.0, 0.0]
+    assert comparable(bias, "rank").flatten().tolist() == [1.0, 0.0, 0.5]
+    assert comparable(bias, "none").tolist() == bias.tolist()
+    wide = torch.cat([torch.arange(128.0), torch.tensor([5.0, 7.0])])[None].double()
+    assert comparable(wide, "block")[0, 128:].tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5])
+
+
+def test_scopes_share_out_one_count() -> None:
+    score = torch.tensor([[9.0, 8.0, 7.0], [6.0, 1.0, 2.0], [3.0, 4.0, 5.0]])
+    every = torch.ones(3, 3, dtype=torch.bool)
+    assert scoped_mask(score, every, 4, "matrix").sum(dim=1).tolist() == [3, 1, 0]
+    # 4 / 3 a row: 1.33, 2.67 and 4 round to 1, 3 and 4
+    assert scoped_mask(score, every, 4, "row").tolist() == [
+        [True, False, False],
+        [True, False, True],
+        [False, False, True],
+    ]
+    wide = torch.arange(200.0)[None]
+    kept = scoped_mask(wide, torch.ones(1, 200, dtype=torch.bool), 10, "block").nonzero()[:, 1]
+    # 128 of 200 columns ask for 6.4 of the 10
+    assert kept.tolist() == [122, 123, 124, 125, 126, 127, 196, 197, 198, 199]
+
+
+def test_what_the_mask_rule_asks() -> None:
+    change = torch.tensor([[0.0, 1.0], [2.0, 4.0]], dtype=F64)
+    base = torch.tensor([[9.0, 0.0], [1.0, 0.0]], dtype=F64)
+    dead = Moment(torch.tensor([[1.0, 0.0]], dtype=F64), torch.zeros(2, 2, dtype=F64), 9)
+    matrix = Matrix(base, change, (2,), dead)
+
+    def kept(density: float, **rule: str) -> list[list[bool]]:
+        choices = Choices(density, salience_weight=0.0, mask=MaskRule(**rule))  # type: ignore[arg-type]
+        return tailor(matrix, choices).mask.tolist()
+
+    # only the entry that was changed and whose input lives
+    assert kept(0.75) == [[False, False], [True, False]]
+    assert kept(0.5, dead="mask", normalise="none") == [[False, False], [True, True]]
+    assert kept(0.25, eligible="all", sensitivity="weight", normalise="none") == [
+        [True, False],
+        [False, False],
+    ]
+    # a third of the three changed entries
+    assert kept(1 / 3, count="changed") == [[False, False], [True, False]]
+
+
+def test_a_ridge_by_column_is_a_share_of_each() -> None:
+    full = torch.diag(torch.tensor([4.0, 1.0, 0.0], dtype=F64))
+    damped = Moment(NONE, full).damped(0.3, torch.Size((2, 3)), "column")
+    assert damped.on_diagonal(torch.Size((2, 3)))[0].tolist() == pytest.approx([5.2, 1.3, 0.5])
+
+
+def test_two_tasks_make_one_least_squares() -> None:
+    # scalar layer: task moments 2 and 1, changes 3 and 6: (2 * 3 + 1 * 6) / 3 = 4
+    def task(moment: float, change: float) -> Matrix:
+        return Matrix(
+            torch.zeros(1, 1, dtype=F64),
+            torch.tensor([[change]], dtype=F64),
+            (1,),
+            Moment(NONE, torch.tensor([[moment]], dtype=F64), 1),
+        )
+
+    tailored = tailor_jointly([task(2, 3), task(1, 6)], exactly(density=1.0))
+    assert tailored.change.tolist() == [[pytest.approx(4)]]
 
 
 def test_exact_counts_and_ties_to_the_earlier_entry() -> None:
