@@ -1,8 +1,9 @@
 """`tailor`: keep a sparse, decorated patch of fine-tuned checkpoints on their base."""
 
 import time
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,37 +11,42 @@ from mllmtool.checkpoints import Checkpoint, CheckpointWriter, PatchBuilder, cop
 from mllmtool.checkpoints.patch import PATCH_NAME
 from mllmtool.configs.tailor import TailorConfig
 from mllmtool.context import Context
-from mllmtool.models.encoding import Encoder
 from mllmtool.reports import Artifact, file_sha256
 from mllmtool.runner import Made
-from mllmtool.tailoring.calibration import batches
-from mllmtool.tailoring.capture import Batch
-from mllmtool.tailoring.job import Data, Job, Task, open_job
-from mllmtool.tailoring.learning import Learned, learn
+from mllmtool.tailoring.gather import gather, learn_tasks
+from mllmtool.tailoring.job import Data, Job, open_job
+from mllmtool.tailoring.learning import Learned
 from mllmtool.tailoring.measures import caveats, depth_profile, part_summary
-from mllmtool.tailoring.patching import Patched, map_names, tailored_maps, tuned_tensors
-from mllmtool.tailoring.presets import choices_of, treatment_of
+from mllmtool.tailoring.patching import Patched, tailored_maps, tuned_tensors
+from mllmtool.tailoring.presets import choices_of
+from mllmtool.tailoring.sites import find_units
 
 Row = dict[str, Any]
 
 
+@dataclass
+class Found:
+    """Rows of the report, and seconds spent, filled as tensors are written."""
+
+    rows: list[Row] = field(default_factory=list)
+    moments: float = 0.0
+    solving: float = 0.0
+
+
 def run(config: TailorConfig, context: Context, into: Path) -> Made:
-    """Record moments, tailor map by map, write."""
+    """Run the tuned models unit by unit, tailor what a unit holds, write."""
     job = open_job(config, context)
-    started = time.monotonic()
-    learned = [_learn(config, context, job, task) for task in job.tasks]
-    recorded = time.monotonic()
-    rows: list[Row] = []
-    inputs = _inputs(job)
+    learned, found, inputs = learn_tasks(config, job), Found(), _inputs(job)
     write = _write_patch if config.format == "patch" else _write_checkpoint
-    write(job.pre, into, _patches(config, context, job, learned, rows), inputs)
-    seconds = {
-        "moments_seconds": round(recorded - started, 3),
-        "solving_seconds": round(time.monotonic() - recorded, 3),
-    }
+    write(job.pre, into, _patches(config, context, job, learned, found), inputs)
+    rows = sorted(found.rows, key=lambda row: str(row["tensors"][0]))
     results = _results(job, learned, rows)
     for text in caveats(rows, results["depth"]):
         context.warn(text)
+    seconds = {
+        "moments_seconds": round(found.moments, 3),
+        "solving_seconds": round(found.solving, 3),
+    }
     return Made(inputs=inputs, results=results, run=seconds)
 
 
@@ -58,31 +64,26 @@ def plan(config: TailorConfig, context: Context) -> dict[str, Any]:
     }
 
 
-def _learn(config: TailorConfig, context: Context, job: Job, task: Task) -> Learned:
-    path = task.checkpoint.path
-    encoder = Encoder.load(path)
-
-    def passes(data: Data | None, label: str) -> Iterable[Batch]:
-        if data is None:
-            return ()
-        made = batches(encoder, data.samples, data.file.root, config.batch)
-        return context.track(made, label, -(-len(data.samples) // config.batch))
-
-    treat = partial(treatment_of, config)
-    return learn(path, task.tuned, treat, passes(task.data, "task"), passes(job.anchor, "anchor"))
-
-
 def _patches(
-    config: TailorConfig, context: Context, job: Job, learned: list[Learned], rows: list[Row]
+    config: TailorConfig, context: Context, job: Job, learned: list[Learned], found: Found
 ) -> Iterator[Patched]:
-    """Tensors as they are stored; `rows` gets a row of the report for each map."""
+    """Tensors as they are stored."""
     tuned = [task.checkpoint for task in job.tasks]
-    maps = tailored_maps(job.pre, tuned, learned, choices_of(config))
-    for patched, row in context.track(maps, "tailoring", len(map_names(learned))):
-        rows.append(row)
-        yield from patched
+    number = len(list(find_units(learned[0].skeleton.model)))
+    with closing(gather(config, job, learned)) as gathered:
+        clock = time.monotonic()
+        for step in context.track(gathered, "units", number):
+            solving = time.monotonic()
+            step.finals = [{} for _ in tuned]
+            for result in tailored_maps(job.pre, tuned, step.maps, choices_of(config)):
+                found.rows.append(result.row)
+                for known, own in zip(step.finals, result.finals, strict=True):
+                    known.update(own)
+                yield from result.patched
+            found.solving += time.monotonic() - solving
+        found.moments = time.monotonic() - clock - found.solving
     for patched, row in tuned_tensors(job.pre, tuned, learned):
-        rows.append(row)
+        found.rows.append(row)
         yield from patched
 
 
@@ -126,7 +127,7 @@ def _results(job: Job, learned: list[Learned], rows: list[Row]) -> dict[str, Any
     entries = sum(job.pre.info(name).size for name in job.tuned)
     changed = sum(row["changed"] for row in rows)
     written = {name for row in rows for name in row["tensors"]}
-    tailored = {name for each in learned for found in each.maps.values() for name in found.names}
+    tailored = {name for each in learned for site in each.sites for name in site.names}
     return {
         "tensors": {
             "all": len(job.pre.names),

@@ -10,6 +10,7 @@ from mllmtool.configs.selection import parse_mapping
 
 Preset = Literal["paper", "released", "anchored"]
 Solver = Literal["exact", "sweep", "none"]
+Inputs = Literal["tailored", "tuned"]
 Others = Literal["tailor", "pre", "sft"]
 Normalise = Literal["row", "block", "rank", "none"]
 Scope = Literal["matrix", "block", "row"]
@@ -72,6 +73,22 @@ class TailorConfig(Config):
         int, Field(description="calibration and anchor samples used, each", ge=1)
     ] = 128
     batch: Annotated[int, Field(description="samples a calibration forward pass", ge=1)] = 8
+    inputs: Annotated[
+        Inputs,
+        Field(
+            description="what the blocks behind a tailored one see: its outputs as they will be, or"
+            " the tuned ones"
+        ),
+    ] = "tailored"
+    device: Annotated[
+        str | None, Field(description="of the forward passes; default: cuda where there is one")
+    ] = None
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], Field(description="of the forward passes")
+    ] = "float32"
+    cache_dir: Annotated[
+        str | None, Field(description="folder to keep activations in; default: in memory")
+    ] = None
     salience_weight: Annotated[
         Share | None,
         Field(

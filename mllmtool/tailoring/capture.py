@@ -1,6 +1,6 @@
 """Record the second moments of the inputs of a model's parameters, by hooks on forward passes."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial, reduce
 from typing import Any
@@ -14,49 +14,27 @@ from mllmtool.tailoring.moments import Moment
 from mllmtool.tailoring.sites import Site, Use
 
 Batch = Mapping[str, Tensor]
-
-
-def record_moments(
-    model: nn.Module, sites: Sequence[Site], batches: Iterable[Batch]
-) -> dict[str, Moment]:
-    """Moments of the sites' inputs over all batches, by the name of a site's first tensor.
-
-    Inputs at padding, where `attention_mask` is 0, are left out. A site that no pass reaches has a
-    moment of 0 tokens.
-
-    Raises:
-        NumericError: an input is NaN or Inf.
-    """
-    recorder = Recorder([use for site in sites for use in site.uses])
-    with recorder.watching(), torch.inference_mode():
-        for batch in batches:
-            recorder.begin(batch["attention_mask"])
-            model(**{key: value for key, value in batch.items() if key != "labels"})
-    return {site.names[0]: _moment(site, recorder) for site in sites}
+MASKS = {"text": "attention_mask", "question": "qformer_attention_mask"}  # by sequence
 
 
 class Recorder:
-    """Sums over tokens, one a use.
+    """Sums over tokens, one a use; padding is left out.
 
-    `linear` and `convolution`: (C, C), the Gram matrix. `lookup`: (V,), counts. `scale`: (C,),
-    squares. `constant`: (1,), the number of passes.
+    `linear` and `convolution`: (C, C), the Gram matrix, one tensor for those that are given one
+    input. `lookup`: (V,), counts. `scale`: (C,), squares. `constant`: (1,), the number of passes.
     """
 
     def __init__(self, uses: Sequence[Use]) -> None:
         self.uses = uses
         self.sums: dict[Use, Tensor] = {}
         self.tokens: dict[Use, int] = dict.fromkeys(uses, 0)
-        self._mask = torch.empty(0)
-        self._last: tuple[Tensor, Use, Tensor] | None = None
-
-    def begin(self, mask: Tensor) -> None:
-        """Say which tokens of the coming pass count: (samples, tokens)."""
-        self._mask = mask.reshape(-1).bool()
-        self._last = None
+        self._batch: Batch = {}
+        self._last: tuple[Tensor, Use] | None = None
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Hooks on, while in the context."""
+    def watching(self, batch: Batch) -> Iterator[None]:
+        """Hooks on, while what is run is of this batch."""
+        self._batch, self._last = batch, None
         hooks = [
             use.module.register_forward_pre_hook(partial(self._see, use), with_kwargs=True)
             for use in self.uses
@@ -64,78 +42,111 @@ class Recorder:
         try:
             yield
         finally:
+            self._last = None
             for hook in hooks:
                 hook.remove()
+
+    def count(self, use: Use) -> None:
+        """Count one pass of a constant."""
+        self._add(use, torch.ones(1), 1)
 
     def _see(self, use: Use, _: nn.Module, args: Any, kwargs: Any) -> None:
         inputs = args[0] if args else next(iter(kwargs.values()))
         if use.kind == "constant":
-            self._add(use, torch.ones(1), 1)
+            self.count(use)
         elif use.kind == "lookup":
-            ids = self._counted(use, inputs.reshape(-1))
+            ids = self._counted(use, inputs).flatten()
             entries = len(getattr(use.module, use.parameter))
             self._add(use, torch.bincount(ids, minlength=entries), len(ids))
         elif use.kind == "scale":
-            responses = self._counted(use, _responses(use, args, kwargs))
+            responses = _rows(self._counted(use, _responses(use, args, kwargs)))
             self._add(use, responses.float().square().sum(dim=0), len(responses))
         else:
-            features = inputs if use.kind == "linear" else _patches(use, inputs)
-            features = self._counted(use, features.reshape(-1, features.shape[-1]))
-            self._add(use, self._gram(use, inputs, features), len(features))
+            self._add_gram(use, inputs)
+
+    def _add_gram(self, use: Use, inputs: Tensor) -> None:
+        """Add the features' Gram matrix, once for modules that are given the same tensor."""
+        features = inputs if use.kind == "linear" else _patches(use, inputs)
+        features = _rows(self._counted(use, features))
+        if self._last and self._last[0] is inputs and self._last[1].shares(use):
+            self.sums[use] = self.sums[self._last[1]]
+            self.tokens[use] += len(features)
+            return
+        features = features.float()
+        if use.biased:
+            features = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
+        self._add(use, features.T @ features, len(features))
+        self._last = (inputs, use)
 
     def _add(self, use: Use, total: Tensor, tokens: int) -> None:
-        self.sums[use] = self.sums[use] + total if use in self.sums else total.double()
+        if use in self.sums:
+            self.sums[use] += total
+        else:
+            self.sums[use] = total.double()
         self.tokens[use] += tokens
 
     def _counted(self, use: Use, features: Tensor) -> Tensor:
-        """The language model's features lie on the samples' tokens, of which padding is dropped."""
-        if use.part == "language" and len(features) == len(self._mask):
-            return features[self._mask]
-        return features
+        """Those on tokens of the samples; of all others, such as image patches, all count.
 
-    def _gram(self, use: Use, inputs: Tensor, features: Tensor) -> Tensor:
-        """Gram matrix of the features, made once for modules that are given the same tensor."""
-        if self._last and self._last[0] is inputs and self._last[1].shares(use):
-            return self._last[2]
-        features = features.float()
-        if use.biased:
-            features = torch.cat([features, torch.ones(len(features), 1)], dim=1)
-        gram = features.T @ features
-        self._last = (inputs, use, gram)
-        return gram
+        Features are (samples, tokens, ...). A Q-Former's queries come before its question.
+        """
+        mask = self._batch.get(MASKS[use.sequence]) if use.sequence else None
+        if mask is None or features.ndim < 2 or len(features) not in (1, len(mask)):
+            return features
+        features = features.expand(len(mask), *features.shape[1:])  # positions are given once
+        before = features.shape[1] - mask.shape[1]
+        if before < 0 or (before and use.sequence == "text"):
+            return features
+        mask = torch.cat([mask.new_ones(len(mask), before), mask], dim=1)
+        return features[mask.to(features.device).bool()]
 
 
-def _moment(site: Site, recorder: Recorder) -> Moment:
+def site_moment(site: Site, moments: Mapping[Use, Moment], weight: Callable[[], Tensor]) -> Moment:
     """The moment of the site's input; of several uses, the sum of their relative errors.
 
     A tied tensor's uses have outputs of unlike units (hidden states and logits), so each moment is
-    divided by the mean square of the model's own output there.
+    divided by the mean square of the model's own output there, with its `weight`.
     """
-    moments = [_use_moment(use, recorder) for use in site.uses]
-    for moment in moments:
-        for tensor in (moment.diagonal, moment.full):
-            if tensor is not None and not torch.isfinite(tensor).all():
-                raise NumericError(f"{site.names[0]}: its input is NaN or Inf on these samples")
-    if len(moments) == 1:
-        return moments[0]
-    return reduce(Moment.plus, map(_relative, site.uses, moments))
+    if len(site.uses) == 1:
+        return moments[site.uses[0]]
+    tuned = weight().double()
+    return reduce(Moment.plus, [_relative(moments[use], tuned) for use in site.uses])
 
 
-def _relative(use: Use, moment: Moment) -> Moment:
-    weight: Tensor = getattr(use.module, use.parameter).detach().double()
+def use_moments(recorder: Recorder, names: Mapping[Use, str]) -> dict[Use, Moment]:
+    """Means over tokens, rounded to float32 as they are kept; 0 tokens where no pass came.
+
+    Raises:
+        NumericError: an input is NaN or Inf; `names` are of the tensors that it meets.
+    """
+    means: dict[int, Tensor] = {}  # by the sum, which several uses may share
+    return {use: _use_moment(use, recorder, means, names[use]) for use in recorder.uses}
+
+
+def _relative(moment: Moment, weight: Tensor) -> Moment:
     energy = moment.energy(weight)
     return moment.scaled(1 / energy) if energy > 0 else moment
 
 
-def _use_moment(use: Use, recorder: Recorder) -> Moment:
-    tokens = recorder.tokens[use]
+def _use_moment(use: Use, recorder: Recorder, means: dict[int, Tensor], name: str) -> Moment:
+    tokens, zero = recorder.tokens[use], torch.zeros(1, 1, dtype=torch.float64)
     if not tokens:
-        return Moment(torch.zeros(1, 1, dtype=torch.float64))
-    mean = recorder.sums[use] / tokens
+        return Moment(zero)
+    total = recorder.sums[use]
+    if id(total) not in means:
+        total.div_(tokens)
+        means[id(total)] = total.copy_(total.float()).cpu()
+    mean = means[id(total)]
+    if not torch.isfinite(mean).all():
+        raise NumericError(f"{name}: its input is NaN or Inf on these samples")
     if use.kind in ("linear", "convolution"):
-        return Moment(torch.zeros(1, 1, dtype=torch.float64), mean, tokens)
+        return Moment(zero, mean, tokens)
     rows = (-1, 1) if use.kind == "lookup" else (1, -1)
     return Moment(mean.reshape(rows), tokens=tokens)
+
+
+def _rows(features: Tensor) -> Tensor:
+    return features.reshape(-1, features.shape[-1])
 
 
 class _Bare(nn.Module):
@@ -150,7 +161,7 @@ class _Bare(nn.Module):
 
 
 def _responses(use: Use, args: Any, kwargs: Any) -> Tensor:
-    """What the parameter multiplies, channel by channel: (tokens, C).
+    """What the parameter multiplies, channel by channel: (..., C).
 
     The module is affine in its parameters, so it is its output with ones there less its output with
     zeros; that serves LayerNorm, every RMSNorm, and layer scales alike.
@@ -161,7 +172,7 @@ def _responses(use: Use, args: Any, kwargs: Any) -> Tensor:
     ones = {**zeros, chosen: torch.ones_like(zeros[chosen])}
     outputs = [functional_call(bare, values, args, kwargs) for values in (ones, zeros)]
     difference: Tensor = outputs[0] - outputs[1]
-    return difference.reshape(-1, difference.shape[-1])
+    return difference
 
 
 def _patches(use: Use, inputs: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """From moments to stored tensors: tailor every map, fuse the patches of several tuned models."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,18 @@ class Patched:
 
 
 @dataclass(frozen=True)
+class Result:
+    """What became of a map: its tensors as stored, its row of the report.
+
+    `finals`: for each tuned model, its own tensors before those of several are fused.
+    """
+
+    patched: list[Patched]
+    row: dict[str, Any]
+    finals: list[dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
 class Solved:
     """One tuned model's problem and solution for a map; `task` counts the tuned models."""
 
@@ -40,20 +52,35 @@ class Solved:
         masks, finals = (torch.split(t, widths, dim=1) for t in (self.tailored.mask, final))
         return masks[place], finals[place]
 
+    def finals(self, base: Checkpoint) -> dict[str, Tensor]:
+        """Its tensors as they would be stored alone."""
+        parts = {name: (base[name], *self.part(name)) for name in self.map.names}
+        return {
+            name: torch.where(
+                mask.reshape(original.shape), final.reshape(original.shape), original
+            ).to(original.dtype)
+            for name, (original, mask, final) in parts.items()
+        }
+
 
 def tailored_maps(
-    base: Checkpoint, tuned: Sequence[Checkpoint], learned: Sequence[Learned], choices: Choices
-) -> Iterator[tuple[list[Patched], dict[str, Any]]]:
-    """Tailor map by map; yields its stored tensors and its row of the report."""
-    for lead in map_names(learned):
+    base: Checkpoint,
+    tuned: Sequence[Checkpoint],
+    maps: Sequence[Mapping[str, Map]],
+    choices: Choices,
+) -> Iterator[Result]:
+    """Tailor map by map, those of each tuned model."""
+    for lead in sorted(set().union(*maps)):
         solved = []
-        for task, (checkpoint, each) in enumerate(zip(tuned, learned, strict=True)):
-            if found := each.maps.get(lead):
+        for task, (checkpoint, each) in enumerate(zip(tuned, maps, strict=True)):
+            if found := each.get(lead):
                 matrix = _matrix(found, base, checkpoint)
                 solved.append(Solved(task, found, matrix, tailor(matrix, choices)))
         names = dict.fromkeys(name for each in solved for name in each.map.names)
         patched = {name: _patched(base, name, solved) for name in names}
-        yield list(patched.values()), _row(solved, patched)
+        by_task = {each.task: each.finals(base) for each in solved}
+        finals = [by_task.get(task, {}) for task in range(len(tuned))]
+        yield Result(list(patched.values()), _row(solved, patched), finals)
 
 
 def tuned_tensors(
@@ -68,11 +95,6 @@ def tuned_tensors(
         mask, mean = overlap_mean([other != original for other in others], others)
         patched = _stored(original, name, mask, mean)
         yield [patched], _counts([patched], parts[name])
-
-
-def map_names(learned: Sequence[Learned]) -> list[str]:
-    """The maps to tailor, each by its first tensor."""
-    return sorted({name for each in learned for name in each.maps})
 
 
 def _matrix(found: Map, base: Checkpoint, tuned: Checkpoint) -> Matrix:

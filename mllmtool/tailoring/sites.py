@@ -9,9 +9,13 @@
 | any other (class token, query, gate) | the constant 1 |
 
 A tensor that acts at several places (a tied head) is measured by the sum of their moments.
+
+A unit is what a model runs as one: a block of a stack, or a module outside any stack that holds
+none (embeddings, a projector, a head).
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,22 +24,32 @@ from torch import nn
 from mllmtool.configs.base import Part
 
 Kind = Literal["linear", "convolution", "lookup", "scale", "constant"]
+Sequence = Literal["text", "question"]
+QUESTION = r"(^|\.)qformer\.(?!.*(_query\.|crossattention\.))"
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
 class Use:
-    """One place where a parameter acts; `biased` where a column of ones belongs to its input."""
+    """One place where a parameter acts.
+
+    unit: the path of its unit; "" for a parameter that is held outside of all.
+    sequence: the padded sequence that its input lies along: the language model's, or the question
+        of a Q-Former, which its queries may precede.
+    biased: whether a column of ones belongs to its input.
+    """
 
     module: nn.Module
     parameter: str
     kind: Kind
     part: Part
+    unit: str = ""
+    sequence: Sequence | None = None
     biased: bool = False
 
     def shares(self, other: "Use") -> bool:
         """Whether one input makes the same moment for both."""
-        same = (self.part, self.biased) == (other.part, other.biased)
+        same = (self.sequence, self.biased) == (other.sequence, other.biased)
         return same and self.kind == other.kind == "linear"
 
 
@@ -57,6 +71,21 @@ class Site:
         return any(use.kind not in ("scale", "constant") for use in self.uses)
 
 
+def find_units(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Path and module of every unit, in the order of their definition."""
+    has_stack = any(isinstance(inner, nn.ModuleList) for inner in module.modules())
+    if path and not has_stack:
+        if next(module.parameters(), None) is not None:
+            yield path, module
+        return
+    for name, child in module.named_children():
+        inner = f"{path}.{name}" if path else name
+        if isinstance(module, nn.ModuleList):
+            yield inner, child
+        else:
+            yield from find_units(child, inner)
+
+
 def find_sites(
     model: nn.Module, names: Mapping[str, str], parts: Mapping[str, Part], tuned: frozenset[str]
 ) -> list[Site]:
@@ -70,11 +99,14 @@ def find_sites(
     """
     uses: dict[str, list[Use]] = {}
     biases: dict[str, str] = {}  # weight -> bias, names on disk
+    units = dict(find_units(model))
+    unit_of = {inner: unit for unit in units for inner in units[unit].modules()}
     for path, module in model.named_modules():
         for parameter, tensor in module.named_parameters(recurse=False):
             memory = f"{path}.{parameter}" if path else parameter
-            kind = _kind(module, parameter, tensor)
-            use = Use(module, parameter, kind, parts[memory])
+            kind, part = _kind(module, parameter, tensor), parts[memory]
+            places = (unit_of.get(module, ""), _sequence(memory, part))
+            use = Use(module, parameter, kind, part, *places)
             uses.setdefault(names[memory], []).append(use)
             if kind in ("linear", "convolution") and getattr(module, "bias", None) is not None:
                 biases[names[memory]] = names[f"{path}.bias"]
@@ -91,6 +123,12 @@ def _site(name: str, uses: list[Use], bias: str | None) -> Site:
     if bias is None:
         return Site((name,), tuple(uses))
     return Site((name, bias), tuple(replace(use, biased=True) for use in uses))
+
+
+def _sequence(name: str, part: Part) -> Sequence | None:
+    if part == "language":
+        return "text"
+    return "question" if re.search(QUESTION, name) else None
 
 
 def _kind(module: nn.Module, parameter: str, tensor: nn.Parameter) -> Kind:

@@ -1,45 +1,64 @@
 """Recorded moments against what the modules of tiny real models put out."""
 
+import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from streaming import streamed
 from torch import Tensor, nn
 
 from mllmtool.checkpoints import Checkpoint
 from mllmtool.data.samples import read_samples
 from mllmtool.errors import InputError, NumericError
 from mllmtool.models.encoding import Encoder
-from mllmtool.models.loading import disk_names, load_model
-from mllmtool.models.parts import partition
-from mllmtool.tailoring.capture import Recorder, record_moments
+from mllmtool.models.loading import load_model
+from mllmtool.models.skeleton import Skeleton
+from mllmtool.tailoring.capture import Recorder
+from mllmtool.tailoring.learning import learn
 from mllmtool.tailoring.moments import Moment
 from mllmtool.tailoring.sites import Site, find_sites
 
 
 class Watched:
-    """A model, its sites, its moments on a file of samples, and its modules' outputs there."""
+    """A model, its sites, their moments on a file of samples, and its modules' outputs there."""
 
     def __init__(self, path: Path, samples: Path, size: int, tuned: Sequence[str] = ()) -> None:
-        self.model, checkpoint = load_model(path), Checkpoint.open(path)
-        names = disk_names(self.model, checkpoint)
-        chosen = frozenset(tuned or checkpoint.names)
-        self.sites = find_sites(self.model, names, partition(self.model), chosen)
-        self.outputs: dict[nn.Module, list[Tensor]] = {}
+        model, skeleton = load_model(path), Skeleton(Checkpoint.open(path))
+        chosen = frozenset(tuned or skeleton.checkpoint.names)
+        learned = learn(skeleton, chosen, lambda *_: "tailor")
+        self.sites = learned.sites
+        self.paths = {module: name for name, module in skeleton.model.named_modules()}
+        self.model = model
+        self.outputs: dict[str, list[Tensor]] = {}
         encoder, rows = Encoder.load(path), list(read_samples(samples))
         self.batches = [
             encoder.train_batch(rows[start : start + size], samples.parent)
             for start in range(0, len(rows), size)
         ]
-        for module in self.model.modules():
+        for name, module in model.named_modules():
             if next(module.children(), None) is None:
-                module.register_forward_hook(self._keep)
-        self.moments = record_moments(self.model, self.sites, self.batches)
+                module.register_forward_hook(partial(self._keep, name))
+        with torch.no_grad():
+            for batch in self.batches:
+                model(**{key: value for key, value in batch.items() if key != "labels"})
+        self.moments = streamed(learned, self.batches)
 
-    def _keep(self, module: nn.Module, _: object, output: object) -> None:
+    def _keep(self, name: str, _: nn.Module, __: object, output: object) -> None:
         if isinstance(output, Tensor):
-            self.outputs.setdefault(module, []).append(output.detach())
+            self.outputs.setdefault(name, []).append(output.detach())
+
+    def weights(self, site: Site) -> Tensor:
+        """The live tensors of a site side by side."""
+        use = site.uses[0]
+        names = ("weight", "bias") if len(site.names) == 2 else (use.parameter,)
+        module = self.model.get_submodule(self.paths[use.module])
+        tensors = [getattr(module, name).detach().double() for name in names]
+        rows = len(tensors[0]) if site.has_rows else 1
+        return torch.cat([tensor.reshape(rows, -1) for tensor in tensors], dim=1)
 
     def site(self, end: str) -> Site:
         """The one site whose first tensor's name ends so."""
@@ -53,7 +72,7 @@ class Watched:
     def output_energy(self, module: nn.Module, masked: bool, channels: int = -1) -> Tensor:
         """Mean square of a module's output over tokens, summed over channels; padding left out."""
         squares, tokens = torch.zeros((), dtype=torch.float64), 0
-        for output, batch in zip(self.outputs[module], self.batches, strict=True):
+        for output, batch in zip(self.outputs[self.paths[module]], self.batches, strict=True):
             rows = output.movedim(channels, -1).reshape(-1, output.shape[channels]).double()
             rows = rows[batch["attention_mask"].reshape(-1).bool()] if masked else rows
             squares, tokens = squares + rows.square().sum(), tokens + len(rows)
@@ -72,15 +91,6 @@ def read(llama: Path, sums: Path) -> Watched:
     return Watched(llama, sums, 3)
 
 
-def columns(site: Site) -> Tensor:
-    """The live tensors of a site side by side."""
-    use = site.uses[0]
-    names = ("weight", "bias") if len(site.names) == 2 else (use.parameter,)
-    tensors = [getattr(use.module, name).detach().double() for name in names]
-    rows = len(tensors[0]) if site.has_rows else 1
-    return torch.cat([tensor.reshape(rows, -1) for tensor in tensors], dim=1)
-
-
 def test_every_parameter_has_one_site(seen: Watched, llava: Path) -> None:
     names = [name for site in seen.sites for name in site.names]
     assert sorted(names) == sorted(Checkpoint.open(llava).names)
@@ -94,7 +104,7 @@ def test_the_moment_of_a_map_measures_its_output(seen: Watched) -> None:
             continue
         channels = 1 if use.kind == "convolution" else -1
         expected = seen.output_energy(use.module, use.part == "language", channels)
-        found = seen.moments[site.names[0]].energy(columns(site))
+        found = seen.moments[site.names[0]].energy(seen.weights(site))
         assert found == pytest.approx(expected.item(), rel=1e-4), site.names[0]
         checked.add((use.kind, use.part, len(site.names)))
     assert checked == {
@@ -110,7 +120,9 @@ def test_a_norm_is_measured_by_what_it_multiplies(seen: Watched) -> None:
     # without a bias the output is the weight times its input, as a map of one row
     site = seen.site("layers.1.input_layernorm.weight")
     expected = seen.output_energy(site.uses[0].module, masked=True)
-    assert seen.moments[site.names[0]].energy(columns(site)) == pytest.approx(expected.item(), 1e-4)
+    assert seen.moments[site.names[0]].energy(seen.weights(site)) == pytest.approx(
+        expected.item(), 1e-4
+    )
     # standardised inputs: mean square 1 a channel, on average over the channels
     layer_norm = seen.moment("vision_tower.post_layernorm.weight")
     assert layer_norm.diagonal.shape == (1, 32)
@@ -143,7 +155,7 @@ def test_padding_does_not_count(llava: Path, colours: Path, seen: Watched) -> No
 
 def test_a_tied_tensor_sums_relative_errors(read: Watched) -> None:
     (site,) = [site for site in read.sites if len(site.uses) == 2]
-    moment, weight = read.moments[site.names[0]], columns(site)
+    moment, weight = read.moments[site.names[0]], read.weights(site)
     assert {use.kind for use in site.uses} == {"lookup", "linear"}
     # each use's output is measured relative to its own mean square, so each adds 1
     assert moment.energy(weight) == pytest.approx(2.0)
@@ -171,12 +183,17 @@ def test_what_no_pass_reaches_has_no_tokens(llava: Path, sums: Path) -> None:
     assert unseen.moment("lm_head.weight").tokens > 0
 
 
-def test_a_broken_activation_names_its_tensor(llava: Path, colours: Path) -> None:
-    watched = Watched(llava, colours, 12, ["multi_modal_projector.linear_2.weight"])
-    first = watched.model.get_parameter("model.multi_modal_projector.linear_1.weight")
-    first.data[0, 0] = float("nan")
+def test_a_broken_activation_names_its_tensor(tmp_path: Path, llava: Path, colours: Path) -> None:
+    shutil.copytree(llava, tmp_path / "ft")
+    tensors = load_file(llava / "model.safetensors")
+    tensors["multi_modal_projector.linear_1.weight"] *= 1e38
+    save_file(tensors, tmp_path / "ft" / "model.safetensors", metadata={"format": "pt"})
+    skeleton = Skeleton(Checkpoint.open(tmp_path / "ft"))
+    last = frozenset(["multi_modal_projector.linear_2.weight"])
+    learned = learn(skeleton, last, lambda *_: "tailor")
+    batch = Encoder.load(llava).train_batch(list(read_samples(colours)), colours.parent)
     with pytest.raises(NumericError) as raised:
-        record_moments(watched.model, watched.sites, watched.batches)
+        streamed(learned, [batch])
     assert str(raised.value) == (
         "multi_modal_projector.linear_2.weight: its input is NaN or Inf on these samples"
     )
@@ -187,7 +204,7 @@ def test_an_odd_convolution_is_refused() -> None:
     names = {"0.weight": "w", "0.bias": "b"}
     (site,) = find_sites(odd, names, dict.fromkeys(names, "vision"), frozenset({"w"}))
     recorder = Recorder(site.uses)
-    with recorder.watching(), pytest.raises(InputError) as raised:
+    with recorder.watching({}), pytest.raises(InputError) as raised:
         odd(torch.ones(1, 3, 4, 4))
     assert str(raised.value) == (
         "Conv2d: a convolution with padding, dilation or groups cannot be tailored; pass"
