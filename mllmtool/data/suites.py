@@ -1,21 +1,19 @@
 """Suites of evaluation tasks: `suite.yaml` names tasks, a task names its items.
 
 A task says where it stands in the 2x2 matrix (is its text, is its image in or out of the
-distribution of the fine-tuning data) and whether it is an old ability or the new one. Prompts are
-templates of named fields; no code is run.
+distribution of the fine-tuning data) and whether it is an old ability, the new one, or held out.
+Prompts are templates of named fields and metrics are chosen by name; no code is run.
 """
 
-import difflib
 import random
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mllmtool.data.samples import (
     IMAGE_MARK,
@@ -26,21 +24,24 @@ from mllmtool.data.samples import (
     parse_line,
     read_jsonl,
 )
-from mllmtool.errors import DataError, some
+from mllmtool.data.strict_yaml import Strict, named_fields, read_yaml
+from mllmtool.data.task_types import (
+    NO_PRIMARY,
+    AnswerForm,
+    ChoiceForm,
+    MetricName,
+    TaskType,
+    allowed_metrics,
+    usual_metrics,
+)
+from mllmtool.errors import DataError
 
 LETTERS = string.ascii_uppercase
 Distribution = Literal["id", "ood"]
-Role = Literal["original", "new"]
-AnswerForm = Literal["letter", "text"]
+Role = Literal["original", "new", "heldout"]
 NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}"  # also a file name, and inert in every report
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
-M = TypeVar("M", bound=BaseModel)
-
-
-class Strict(BaseModel):
-    """Frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+NO_OPTION = -1  # the answer's index where there are no options
 
 
 class Quadrant(Strict):
@@ -56,30 +57,72 @@ class Quadrant(Strict):
 
 
 class Item(BaseModel):
-    """One question with its options; `answer` is the index of the right one."""
+    """One question: with options, and the index or letter of the right one; or with answers.
+
+    `answers` are references: any of them is right, and a caption is compared with all. They may be
+    written as `references`, or one of them as `answer`. `class_option` is the index of the option
+    that names the image's class, where that is wrong: what a model says that ignores the question.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     id: Annotated[str, Field(min_length=1)]
     images: tuple[str, ...] = ()
-    question: str
-    options: Annotated[tuple[str, ...], Field(min_length=2, max_length=len(LETTERS))]
-    answer: Annotated[int, Field(strict=True, ge=0)]
+    question: str = ""
+    options: Annotated[tuple[str, ...], Field(min_length=2, max_length=len(LETTERS))] = ()
+    answer: Annotated[int, Field(strict=True, ge=0)] = NO_OPTION
+    answers: tuple[str, ...] = ()
     class_name: str | None = None
+    class_option: Annotated[int | None, Field(ge=0)] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spellings(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        if "references" in values and "answers" not in values:
+            values = {**values, "answers": values["references"]}
+            del values["references"]
+        answer = values.get("answer")
+        if not isinstance(answer, str):
+            return values
+        if values.get("options"):
+            place = LETTERS.find(answer.strip()) if len(answer.strip()) == 1 else NO_OPTION
+            return values if place == NO_OPTION else {**values, "answer": place}
+        return {"answers": [answer], **{k: v for k, v in values.items() if k != "answer"}}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.answer >= len(self.options):
-            raise ValueError(f"answer {self.answer} is not among {len(self.options)} options")
+        if bool(self.options) == bool(self.answers):
+            raise ValueError(
+                "has no options and no answers"
+                if not self.options
+                else "has both options and answers"
+            )
+        if self.options and self.answer == NO_OPTION:
+            raise ValueError("answer: is required with options")
+        for key in ("answer", "class_option"):
+            if (getattr(self, key) or 0) >= max(1, len(self.options)):
+                raise ValueError(
+                    f"{key} {getattr(self, key)} is not among {len(self.options)} options"
+                )
         if any(IMAGE_MARK in text for text in (self.question, *self.options)):
             raise ValueError(f"the text holds {IMAGE_MARK}; images are put in front by the task")
-        if not all(option.strip() for option in self.options):
-            raise ValueError("an option is empty")
+        if not all(text.strip() for text in (*self.options, *self.answers)):
+            raise ValueError(f"an {'option' if self.options else 'answer'} is empty")
         return self
+
+    @property
+    def distractor(self) -> int | None:
+        """The index of the wrong option that names the image's class."""
+        place = self.class_option
+        if place is None and self.class_name in self.options:
+            place = self.options.index(self.class_name)
+        return None if place == self.answer else place
 
 
 class TaskFile(Strict):
-    """What a task's YAML says."""
+    """What a task's YAML says. `metrics` and `primary` are by default those of its type."""
 
     schema_: Annotated[Literal["mllmtool.task/1"], Field(alias="schema")]
     name: Name
@@ -87,11 +130,13 @@ class TaskFile(Strict):
     image_root: str | None = None
     quadrant: Quadrant
     role: Role
-    type: Literal["mcq"]
-    answer: AnswerForm
+    type: TaskType
+    answer: ChoiceForm | None = None
     prompt: str | None = None
     options_style: str = "{letter}. {text}"
     max_new_tokens: Annotated[int, Field(ge=1)] = 16
+    metrics: tuple[MetricName, ...] = ()
+    primary: MetricName | None = None
 
     @property
     def template(self) -> str:
@@ -99,13 +144,52 @@ class TaskFile(Strict):
         shown = "{question}\n{options}" if self.answer == "letter" else "{question}"
         return self.prompt or shown
 
+    @property
+    def form(self) -> AnswerForm:
+        """What a right response is."""
+        return self.answer or "open"
+
+    @property
+    def verdict_metric(self) -> MetricName:
+        """The metric that verdicts are about."""
+        named = self.metrics or usual_metrics(self.type, self.answer)
+        return self.primary or named[0]
+
+    @property
+    def reported(self) -> tuple[MetricName, ...]:
+        """The metrics of the report, the primary first; what shows lost format is among them."""
+        usual = usual_metrics(self.type, self.answer)
+        always = [name for name in usual if name in ("likelihood", "format_fail")]
+        return tuple(dict.fromkeys((self.verdict_metric, *(self.metrics or usual), *always)))
+
     @model_validator(mode="after")
-    def _templates(self) -> Self:
-        fields = _fields("prompt", self.template, {"question", "options"})
+    def _check(self) -> Self:
+        if self.type == "mcq" and self.answer is None:
+            raise ValueError("answer: is required for mcq: letter or text")
+        if self.type != "mcq" and self.answer is not None:
+            raise ValueError(f"answer: is for mcq, and type is {self.type}")
+        fields = named_fields("prompt", self.template, self._known)
         if self.answer == "letter" and "options" not in fields:
             raise ValueError("prompt: lacks {options}, and answer is letter")
-        _fields("options_style", self.options_style, {"letter", "text"})
+        named_fields("options_style", self.options_style, {"letter", "text"})
+        self._check_metrics()
         return self
+
+    def _check_metrics(self) -> None:
+        allowed = allowed_metrics(self.type, self.answer)
+        for key, names in (("metrics", self.metrics), ("primary", (self.verdict_metric,))):
+            for name in names:
+                if name not in allowed:
+                    raise ValueError(
+                        f"{key}: {name} is not for {self.type}; {', '.join(allowed)} are"
+                    )
+        if self.verdict_metric in NO_PRIMARY:
+            reason = NO_PRIMARY[self.verdict_metric]
+            raise ValueError(f"primary: {self.verdict_metric} cannot be it, as {reason}")
+
+    @property
+    def _known(self) -> set[str]:
+        return {"question", "options"} if self.type == "mcq" else {"question"}
 
 
 class SuiteFile(Strict):
@@ -155,7 +239,7 @@ class Task:
             raise DataError(f"{self.items_path}: {item.id}: {error}") from error
 
     def answers(self, item: Item) -> tuple[str, ...]:
-        """What a response to choose each option looks like."""
+        """What a response to choose each option looks like; nothing where there are none."""
         return tuple(LETTERS[: len(item.options)]) if self.file.answer == "letter" else item.options
 
     def sample(self, item: Item) -> Sample:
@@ -199,7 +283,7 @@ def read_suite(path: str | Path) -> Suite:
         DataError: the file, and the line or key, that is wrong.
     """
     path = Path(path)
-    file = _read_yaml(SuiteFile, path)
+    file = read_yaml(SuiteFile, path)
     tasks = tuple(_read_task(path.parent / name) for name in file.tasks)
     seen: dict[str, Task] = {}
     for task in tasks:
@@ -210,61 +294,30 @@ def read_suite(path: str | Path) -> Suite:
 
 
 def _read_task(path: Path) -> Task:
-    file = _read_yaml(TaskFile, path)
-    items = tuple(_read_items(path.parent / file.items))
+    file = read_yaml(TaskFile, path)
+    items = tuple(_read_items(path.parent / file.items, file))
     if not items:
         raise DataError(f"{path.parent / file.items}: holds no items")
     return Task(path, file, items)
 
 
-def _read_items(path: Path) -> Iterator[Item]:
+def _read_items(path: Path, file: TaskFile) -> Iterator[Item]:
     lines: dict[str, int] = {}
+    asks = "{question}" in file.template
     for line, values in read_jsonl(path):
         item: Item = parse_line(Item, values, f"{path}:{line}")
+        if (wrong := _unfit(item, file.type, asks)) is not None:
+            raise DataError(f"{path}:{line}: {wrong}")
         if item.id in lines:
             raise DataError(f"{path}:{line}: id {item.id!r} is also that of line {lines[item.id]}")
         lines[item.id] = line
         yield item
 
 
-def _read_yaml(model: type[M], path: Path) -> M:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(values, Mapping):
-        raise DataError(f"{path}: is not a mapping of keys to values")
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        issues = [_issue(model, issue) for issue in error.errors(include_url=False)]
-        raise DataError(f"{path}: {'; '.join(issues)}") from error
-
-
-def _issue(model: type[BaseModel], issue: Any) -> str:
-    path = [str(step) for step in issue["loc"]]
-    if issue["type"] == "extra_forbidden":
-        keys = Quadrant.model_fields if path[0] == "quadrant" else model.model_fields
-        known = [field.alias or key for key, field in keys.items()]
-        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-        return f"{'.'.join(path)}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
-    if issue["type"] == "missing":
-        return f"{'.'.join(path)}: is required"
-    reason = issue["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(path)}: {reason}" if path else str(reason)
-
-
-def _fields(key: str, template: str, known: set[str]) -> set[str]:
-    """The fields of a template; anything but a plain `{name}` is refused."""
-    try:
-        found = [parts[1:] for parts in string.Formatter().parse(template) if parts[1] is not None]
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}; write {{{{ and }}}} for braces") from error
-    wrong = [name or "" for name, spec, turn in found if name not in known or spec or turn]
-    if wrong:
-        shown = some([f"{{{name}}}" for name in wrong])
-        raise ValueError(
-            f"{key}: unknown field {shown}; fields are"
-            f" {', '.join(f'{{{name}}}' for name in sorted(known))}"
-        )
-    return {str(name) for name, _, _ in found}
+def _unfit(item: Item, kind: TaskType, asks: bool) -> str | None:
+    """What an item lacks, or has too much, for a task of its type."""
+    if (kind == "mcq") != bool(item.options):
+        return f"has {'answers' if kind == 'mcq' else 'options'}, and type is {kind}"
+    if asks and not item.question.strip():
+        return "question: is empty, and the prompt shows it"
+    return "has images, and type is text" if kind == "text" and item.images else None

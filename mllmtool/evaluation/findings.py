@@ -135,7 +135,7 @@ def _format(results: Results) -> Iterator[Finding]:
     gaps = {
         (row.checkpoint, row.quadrant): row.likelihood_delta - row.delta
         for row in results.quadrants
-        if row.role == "original" and row.verdict == "forgot"
+        if row.role == "original" and row.verdict == "forgot" and row.likelihood_delta is not None
     }
     if not gaps or max(gaps.values()) < FORMAT:
         return

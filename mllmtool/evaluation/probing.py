@@ -1,4 +1,7 @@
-"""A suite's scores by option likelihood alone: what a run in progress is probed with."""
+"""A suite's scores by option likelihood alone: what a run in progress is probed with.
+
+Tasks without options have none, and are passed over.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,6 +30,7 @@ class SuiteProbe:
         self.tasks = [
             task.limited(probe.limit or len(task.items), context.rng(f"probe/{task.name}"))
             for task in suite.tasks
+            if task.file.type == "mcq"
         ]
         if probe.stop_if and not any(task.file.role == "original" for task in self.tasks):
             raise DataError(f"{suite.path}: no task has role original, and stop_if watches those")
@@ -74,4 +78,4 @@ def _named(
 
 def _score(task: Task, found: dict[str, Prediction]) -> float:
     answered = read_answers(task, [found[item.id] for item in task.items])
-    return fmean(METRICS["likelihood"].score(one) for one in answered)
+    return METRICS["likelihood"].of(answered) or 0.0

@@ -4,10 +4,13 @@ Scores and deltas are shares, 0 to 1; a delta is the checkpoint's score minus th
 not measured is None.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from mllmtool.data.suites import AnswerForm, Quadrant, Role, Strict
-from mllmtool.metrics.scores import MetricName
+from pydantic import Field
+
+from mllmtool.data.strict_yaml import Strict
+from mllmtool.data.suites import Quadrant, Role
+from mllmtool.data.task_types import ChoiceForm, MetricName, TaskType
 from mllmtool.metrics.statistics import Interval, Verdict
 
 
@@ -30,24 +33,35 @@ class CheckpointRow(Strict):
 
 
 class TaskRow(Strict):
-    """A task; `clusters` counts distinct images, `chance` is the score of guessing an option."""
+    """A task; `clusters` counts distinct images, `chance` is the score of guessing an option.
+
+    `answer` is None and `chance` 0 for tasks without options. `items_sha256` is of its items.
+    """
 
     name: str
-    type: Literal["mcq"]
-    answer: AnswerForm
+    type: TaskType
+    answer: ChoiceForm | None
     role: Role
     quadrant: Quadrant
     n: int
     clusters: int
     primary: MetricName
     chance: float
+    items_sha256: str | None = None
 
 
 class Score(Strict):
-    """A mean over a task's items with its 95 % Wilson interval."""
+    """A metric over a task's items with its 95 % interval.
+
+    Wilson's where every item scores 0 or 1, else of the resamples. `se_clustered` is the standard
+    error of a mean, items of one image correlated; `scale` is the highest value that can be.
+    """
 
     value: float
     ci: Interval
+    ci_method: Literal["wilson", "cluster_bayesian_bootstrap"] = "wilson"
+    se_clustered: float | None = None
+    scale: float = 1.0
 
 
 class Delta(Strict):
@@ -64,36 +78,57 @@ class Delta(Strict):
 
 
 class Comparison(Delta):
-    """A cell against the base: items lost (1 -> 0) and gained (0 -> 1), McNemar's mid-p.
+    """A cell against the base: items lost (1 -> 0) and gained (0 -> 1), and a p-value.
 
+    It is McNemar's mid-p where every item scores 0 or 1, else of flipping the signs of clusters;
     `p_holm` is adjusted for all cells of the report. `detectable` is the smallest |delta| that
     would be found at 80 % power, `likelihood_delta` the same difference by option likelihood.
+
+    `lost_superficially` of the lost items still have the right option as the likeliest: the format
+    was forgotten, not the knowledge. `forgotten` and `learned` are shares of items, without those
+    that guessing explains. `above_chance_delta` is the delta over 1 - chance.
     """
 
     lost: int
     gained: int
     p: float
     p_holm: float
+    p_method: Literal["mcnemar_midp", "sign_flip"] = "mcnemar_midp"
     detectable: float | None
-    likelihood_delta: float
+    likelihood_delta: float | None
+    lost_superficially: int | None = None
+    forgotten: float | None = None
+    learned: float | None = None
+    above_chance_delta: float | None = None
 
 
 class Cell(Strict):
     """A checkpoint on a task; `letter_hist` counts the letters chosen, for letter answers.
 
+    `letter_bias_p` is of the chi-squared test that they are distributed as the right letters are.
     The base itself is compared with nothing.
     """
 
     checkpoint: str
     task: str
     metrics: dict[MetricName, Score]
-    agreement: float
+    agreement: float | None
     letter_hist: dict[str, int] | None = None
+    letter_bias_p: float | None = None
     vs_base: Comparison | None = None
 
 
+class Mean(Delta):
+    """A mean against the base's."""
+
+    mean: float
+
+
 class QuadrantRow(Delta):
-    """The unweighted mean over a quadrant's tasks of one role, against the base's."""
+    """The unweighted (macro) mean over a quadrant's tasks of one role, against the base's.
+
+    `micro` is the mean over their items instead. Likelihoods are of the tasks that have options.
+    """
 
     checkpoint: str
     quadrant: str
@@ -102,15 +137,17 @@ class QuadrantRow(Delta):
     role: Role
     tasks: tuple[str, ...]
     mean: float
-    likelihood_mean: float
-    likelihood_delta: float
+    likelihood_mean: float | None
+    likelihood_delta: float | None
+    micro: Mean | None = None
 
 
 class OriginalNew(Strict):
     """Original tasks against new ones: means, H-score, and the share of the base that was retained.
 
     `gain` is the mean delta on the new tasks; `mean_delta` and `worst_delta` are over the quadrants
-    of the original tasks.
+    of the original tasks. Means are over tasks, `_micro` over items. `h_score_ratio` is of scores
+    over their references, `retention_above_chance` of scores less guessing.
     """
 
     checkpoint: str
@@ -122,6 +159,29 @@ class OriginalNew(Strict):
     mean_delta: float | None
     worst_delta: float | None
     worst_quadrant: str | None
+    original_micro: float | None = None
+    new_micro: float | None = None
+    heldout: float | None = None
+    heldout_delta: float | None = None
+    h_score_ratio: float | None = None
+    retention_above_chance: float | None = None
+
+
+class StageFigure(Strict):
+    """A figure of a sequence of fine-tunings and its formula over `Stages.scores`."""
+
+    name: str
+    value: float | None
+    formula: str
+
+
+class Stages(Strict):
+    """A sequence of fine-tunings: `scores[i][j]` is on task j after stage i, row 0 the base's."""
+
+    checkpoints: tuple[str, ...]
+    tasks: tuple[str, ...]
+    scores: tuple[tuple[float, ...], ...]
+    figures: tuple[StageFigure, ...]
 
 
 class ParetoPoint(Strict):
@@ -142,7 +202,7 @@ class Finding(Strict):
 
 
 class Results(Strict):
-    """The whole."""
+    """The whole. `new_reference` is the checkpoint that scores on new tasks are set against."""
 
     margin: float
     resamples: int
@@ -157,6 +217,10 @@ class Results(Strict):
     original_new: tuple[OriginalNew, ...]
     pareto: tuple[ParetoPoint, ...]
     findings: tuple[Finding, ...] = ()
+    stages: Stages | None = None
+    new_reference: str | None = None
+    caption_tokenizer: str | None = None
+    formulas: Annotated[dict[str, str], Field(default_factory=dict)]
 
     @property
     def base(self) -> CheckpointRow:
@@ -181,9 +245,9 @@ class Results(Strict):
         ]
 
     def matrix(self, checkpoint: str) -> dict[str, QuadrantRow]:
-        """The 2x2 matrix by quadrant: its original tasks, or the new ones where all are new."""
-        new, original = self.of(checkpoint, "new"), self.of(checkpoint, "original")
-        return {row.quadrant: row for row in (*new, *original)}
+        """The 2x2 matrix by quadrant: its original tasks, else the held-out, else the new ones."""
+        roles: tuple[Role, ...] = ("new", "heldout", "original")
+        return {row.quadrant: row for role in roles for row in self.of(checkpoint, role)}
 
     def balance(self, checkpoint: str) -> OriginalNew:
         """A checkpoint's original tasks against its new ones."""

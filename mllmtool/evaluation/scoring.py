@@ -8,37 +8,37 @@ from statistics import fmean
 import numpy as np
 
 from mllmtool.data.suites import Quadrant, Role, Task
+from mllmtool.data.task_types import MetricName
+from mllmtool.evaluation.balances import Means, balances, pareto
 from mllmtool.evaluation.predictions import Prediction
 from mllmtool.evaluation.results import (
     Cell,
     CheckpointRow,
     Comparison,
-    Delta,
-    OriginalNew,
-    ParetoPoint,
+    Mean,
     QuadrantRow,
     Results,
     Score,
     TaskRow,
 )
-from mllmtool.metrics.forgetting import dominated, h_score, retention, transitions
-from mllmtool.metrics.scores import (
-    METRICS,
-    PRIMARY,
-    Answered,
-    MetricName,
-    agreement,
-    letter_histogram,
-)
+from mllmtool.evaluation.wording import FORMULAS
+from mllmtool.metrics.caption_tokens import NAME as CAPTION_TOKENIZER
+from mllmtool.metrics.forgetting import transitions, without_chance
+from mllmtool.metrics.scores import METRICS, Answered, agreement, letter_bias, letter_histogram
 from mllmtool.metrics.statistics import (
     Array,
+    Interval,
     Resamples,
     bootstrap,
     bounds,
+    cluster_sums,
+    clustered_se,
     detectable_difference,
     holm,
     interval,
     mcnemar,
+    resampled,
+    sign_flip,
     verdict,
     wilson,
 )
@@ -47,6 +47,7 @@ QUADRANTS = tuple(
     Quadrant(text=text, image=image) for text in ("id", "ood") for image in ("id", "ood")
 )
 ROLES: tuple[Role, ...] = ("original", "new")
+HELD_OUT: Role = "heldout"
 
 
 @dataclass(frozen=True)
@@ -71,25 +72,37 @@ class TaskAnswers:
     answers: Mapping[str, Sequence[Answered]]
 
     def scores(self, metric: MetricName) -> Array:
-        """Scores by a metric, (items, checkpoints)."""
-        score = METRICS[metric].score
-        return np.array([[score(one) for one in row] for row in self.answers.values()]).T
+        """Scores by a metric that is a mean, (items, checkpoints)."""
+        return np.hstack([METRICS[metric].rows(row) for row in self.answers.values()])
 
     @cached_property
     def primary(self) -> Array:
         """Scores by the metric that verdicts are about, (items, checkpoints)."""
-        return self.scores(PRIMARY[self.task.file.answer])
+        return self.scores(self.task.file.verdict_metric)
+
+    @cached_property
+    def likelihood(self) -> Array | None:
+        """Scores by likelihood; None for a task without options."""
+        return None if self.task.file.form == "open" else self.scores("likelihood")
+
+    @cached_property
+    def chances(self) -> list[float]:
+        """Of each item the chance that a guess is right."""
+        return [1 / len(item.options) if item.options else 0.0 for item in self.task.items]
 
 
 def read_answers(task: Task, predictions: Sequence[Prediction]) -> list[Answered]:
     """A task's items with what was predicted for them, in the same order."""
     return [
         Answered(
-            form=task.file.answer,
+            form=task.file.form,
             options=item.options,
             answer=item.answer,
             response=prediction.response,
             logprobs=prediction.logprobs,
+            references=item.answers,
+            question=item.question,
+            distractor=item.distractor,
         )
         for item, prediction in zip(task.items, predictions, strict=True)
     ]
@@ -106,54 +119,63 @@ class _Scoring:
     def __init__(
         self, checkpoints: Sequence[CheckpointRow], tasks: Sequence[TaskAnswers], settings: Settings
     ) -> None:
-        self.checkpoints, self.tasks, self.settings = checkpoints, tasks, settings
-        self.primary = {one.task.name: one.primary for one in tasks}  # (items, checkpoints)
-        self.likelihood = {one.task.name: one.scores("likelihood") for one in tasks}
+        self.checkpoints, self.settings = checkpoints, settings
+        self.tasks = {one.task.name: one for one in tasks}
         self.resamples = {one.task.name: self._resample(one) for one in tasks}
 
     def results(self) -> Results:
-        cells = [cell for one in self.tasks for cell in self._cells(one)]
-        quadrants = [
-            row for quadrant in QUADRANTS for role in ROLES for row in self._rows(quadrant, role)
-        ]
-        balances = tuple(
-            self._balance(column, row.label, quadrants)
-            for column, row in enumerate(self.checkpoints)
+        cells = [cell for one in self.tasks.values() for cell in self._cells(one)]
+        quadrants = tuple(
+            row
+            for quadrant in QUADRANTS
+            for role in (*ROLES, HELD_OUT)
+            for row in self._rows(quadrant, role)
         )
+        means = [
+            Means(one.task.file, len(one.chances), fmean(one.chances), one.primary.mean(0).tolist())
+            for one in self.tasks.values()
+        ]
+        labels = [row.label for row in self.checkpoints]
+        rows, reference = balances(labels, means, quadrants)
+        captions = any(one.task.file.type == "caption" for one in self.tasks.values())
         return Results(
             margin=self.settings.margin,
             resamples=self.settings.resamples,
             checkpoints=tuple(self.checkpoints),
-            tasks=tuple(_task_row(one) for one in self.tasks),
+            tasks=tuple(_task_row(one) for one in self.tasks.values()),
             cells=tuple(_adjusted(cells)),
-            quadrants=tuple(quadrants),
-            original_new=balances,
-            pareto=tuple(_pareto(balances)),
+            quadrants=quadrants,
+            original_new=rows,
+            pareto=tuple(pareto(rows)),
+            new_reference=reference,
+            caption_tokenizer=CAPTION_TOKENIZER if captions else None,
+            formulas=FORMULAS,
         )
 
     def _resample(self, one: TaskAnswers) -> Resamples:
         """Resampled deltas of a task, (resamples, checkpoints)."""
-        scores = self.primary[one.task.name]
+        reach = max(1.0, float(one.primary.max()))  # what an unseen item can lose or gain
         drawn = bootstrap(
-            scores - scores[:, :1],
+            (one.primary - one.primary[:, :1]) / reach,
             one.clusters,
             f"unseen/{one.task.name}",
             self.settings.stream_seed,
             self.settings.resamples,
         )
         base = self.checkpoints[0]
-        differs = [float(row != base and not row.same_as_base) for row in self.checkpoints]
+        differs = [reach * (row != base and not row.same_as_base) for row in self.checkpoints]
         return Resamples(drawn.low * np.array(differs), drawn.high * np.array(differs))
 
-    def _deltas(self, names: Sequence[str]) -> list[Delta]:
-        """Macro mean deltas over tasks, one a checkpoint."""
-        means = np.mean([self.primary[name].mean(0) for name in names], axis=0)
+    def _means(self, names: Sequence[str], weights: Sequence[float] | None = None) -> list[Mean]:
+        """Mean scores and deltas over tasks, one a checkpoint."""
+        means = np.average([self.tasks[n].primary.mean(0) for n in names], 0, weights)
         drawn = Resamples(
-            np.mean([self.resamples[name].low for name in names], axis=0),
-            np.mean([self.resamples[name].high for name in names], axis=0),
+            np.average([self.resamples[name].low for name in names], 0, weights),
+            np.average([self.resamples[name].high for name in names], 0, weights),
         )
         return [
-            Delta(
+            Mean(
+                mean=float(mean),
                 delta=float(mean - means[0]),
                 ci=ci,
                 bounds=bound,
@@ -163,107 +185,119 @@ class _Scoring:
         ]
 
     def _cells(self, one: TaskAnswers) -> Iterator[Cell]:
-        name = one.task.name
-        deltas = self._deltas([name])
-        for column, (row, delta) in enumerate(zip(self.checkpoints, deltas, strict=True)):
+        means = self._means([one.task.name])
+        letter = one.task.file.answer == "letter"
+        for column, (row, mean) in enumerate(zip(self.checkpoints, means, strict=True)):
             answered = one.answers[row.label]
-            letter = one.task.file.answer == "letter"
             yield Cell(
                 checkpoint=row.label,
-                task=name,
-                metrics=_metrics(one, answered),
+                task=one.task.name,
+                metrics=dict(self._scores(one, answered)),
                 agreement=agreement(answered),
                 letter_hist=letter_histogram(answered) if letter else None,
-                vs_base=self._comparison(name, column, delta) if column else None,
+                letter_bias_p=letter_bias(answered) if letter else None,
+                vs_base=self._comparison(one, column, mean) if column else None,
             )
 
-    def _comparison(self, name: str, column: int, delta: Delta) -> Comparison:
-        scores, likelihood = self.primary[name], self.likelihood[name].mean(0)
-        changed = transitions(scores[:, 0].tolist(), scores[:, column].tolist())
-        p_value = mcnemar(changed.lost, changed.gained).mid
-        return Comparison(
-            **dict(delta),
-            lost=changed.lost,
-            gained=changed.gained,
-            p=p_value,
-            p_holm=p_value,
-            detectable=detectable_difference(sum(changed), len(scores)),
-            likelihood_delta=float(likelihood[column] - likelihood[0]),
+    def _scores(
+        self, one: TaskAnswers, answered: Sequence[Answered]
+    ) -> Iterator[tuple[MetricName, Score]]:
+        """Every metric that some item is of the kind for."""
+        for name in one.task.file.reported:
+            value = METRICS[name].of(answered)
+            if value is not None:
+                yield name, self._score(one, answered, name, value)
+
+    def _score(
+        self, one: TaskAnswers, answered: Sequence[Answered], name: MetricName, value: float
+    ) -> Score:
+        metric = METRICS[name]
+        rows = metric.rows(answered)
+        spread = clustered_se(rows[:, 0], one.clusters) if metric.is_mean else None
+        if metric.binary:
+            ci = wilson(float(rows.sum()), len(rows))
+            return Score(value=value, ci=ci, se_clustered=spread)
+        settings = self.settings
+        drawn = resampled(rows, one.clusters, settings.stream_seed, settings.resamples)
+        with np.errstate(invalid="ignore"):
+            values = metric.value(*drawn)
+        low, high = np.nanquantile(values, (0.025, 0.975))
+        return Score(
+            value=value,
+            ci=Interval(float(low), float(high)),
+            ci_method="cluster_bayesian_bootstrap",
+            se_clustered=spread,
+            scale=metric.scale,
         )
 
+    def _comparison(self, one: TaskAnswers, column: int, mean: Mean) -> Comparison:
+        before, after = one.primary[:, 0], one.primary[:, column]
+        changed = transitions(before.tolist(), after.tolist())
+        binary = METRICS[one.task.file.verdict_metric].binary
+        p_value = mcnemar(*changed).mid if binary else self._flipped(one, after - before)
+        found = {
+            **mean.model_dump(exclude={"mean"}),
+            **changed._asdict(),
+            "p": p_value,
+            "p_holm": p_value,
+            "p_method": "mcnemar_midp" if binary else "sign_flip",
+            "detectable": detectable_difference(after - before),
+            **_by_likelihood(one, column),
+            **_beyond_chance(one, column),
+        }
+        return Comparison.model_validate(found)
+
+    def _flipped(self, one: TaskAnswers, differences: Array) -> float:
+        seed = self.settings.stream_seed(f"sign-flip/{one.task.name}")
+        return sign_flip(cluster_sums(differences, one.clusters), seed, self.settings.resamples)
+
     def _rows(self, quadrant: Quadrant, role: Role) -> Iterator[QuadrantRow]:
-        files = [one.task.file for one in self.tasks]
-        names = [file.name for file in files if (file.quadrant, file.role) == (quadrant, role)]
+        names = [
+            name
+            for name, one in self.tasks.items()
+            if (one.task.file.quadrant, one.task.file.role) == (quadrant, role)
+        ]
         if not names:
             return
-        means = np.mean([self.primary[name].mean(0) for name in names], axis=0)
-        likely = np.mean([self.likelihood[name].mean(0) for name in names], axis=0)
-        for column, (row, delta) in enumerate(
-            zip(self.checkpoints, self._deltas(names), strict=True)
+        micro = self._means(names, [len(self.tasks[name].chances) for name in names])
+        known = [scores for name in names if (scores := self.tasks[name].likelihood) is not None]
+        likely = np.mean([scores.mean(0) for scores in known], axis=0) if known else None
+        for column, (row, mean) in enumerate(
+            zip(self.checkpoints, self._means(names), strict=True)
         ):
             yield QuadrantRow(
-                **dict(delta),
+                **dict(mean),
                 checkpoint=row.label,
                 quadrant=quadrant.name,
                 text=quadrant.text,
                 image=quadrant.image,
                 role=role,
                 tasks=tuple(names),
-                mean=float(means[column]),
-                likelihood_mean=float(likely[column]),
-                likelihood_delta=float(likely[column] - likely[0]),
+                likelihood_mean=None if likely is None else float(likely[column]),
+                likelihood_delta=None if likely is None else float(likely[column] - likely[0]),
+                micro=micro[column],
             )
 
-    def _balance(self, column: int, label: str, quadrants: Sequence[QuadrantRow]) -> OriginalNew:
-        means = {name: scores.mean(0) for name, scores in self.primary.items()}
-        roles: dict[Role, list[str]] = {
-            role: [one.task.name for one in self.tasks if one.task.file.role == role]
-            for role in ROLES
-        }
-        original = [float(means[name][column]) for name in roles["original"]]
-        before = [float(means[name][0]) for name in roles["original"]]
-        new = [float(means[name][column]) for name in roles["new"]]
-        start = [float(means[name][0]) for name in roles["new"]]
-        deltas = {
-            row.quadrant: row.delta
-            for row in quadrants
-            if (row.checkpoint, row.role) == (label, "original")
-        }
-        worst = min(deltas, key=deltas.__getitem__, default=None)
-        return OriginalNew(
-            checkpoint=label,
-            original=fmean(original) if original else None,
-            new=fmean(new) if new else None,
-            h_score=h_score(original, new),
-            retention=retention(before, original),
-            gain=fmean(new) - fmean(start) if new else None,
-            mean_delta=fmean(deltas.values()) if deltas else None,
-            worst_delta=deltas[worst] if worst else None,
-            worst_quadrant=worst,
-        )
 
-
-def _metrics(one: TaskAnswers, answered: Sequence[Answered]) -> dict[MetricName, Score]:
-    form, total = one.task.file.answer, len(answered)
-    sums = {
-        name: sum(metric.score(item) for item in answered)
-        for name, metric in METRICS.items()
-        if form in metric.forms
+def _by_likelihood(one: TaskAnswers, column: int) -> dict[str, float | None]:
+    """The delta by likelihood, and how many lost items have the right option as the likeliest."""
+    if one.likelihood is None:
+        return {"likelihood_delta": None}
+    means = one.likelihood.mean(0)
+    lost = one.primary[:, column] < one.primary[:, 0]
+    return {
+        "likelihood_delta": float(means[column] - means[0]),
+        "lost_superficially": int(one.likelihood[lost, column].sum()),
     }
-    return {name: Score(value=hits / total, ci=wilson(hits, total)) for name, hits in sums.items()}
 
 
-def _pareto(balances: Sequence[OriginalNew]) -> Iterator[ParetoPoint]:
-    points = {
-        row.checkpoint: (row.gain, row.worst_delta)
-        for row in balances
-        if row.gain is not None and row.worst_delta is not None
-    }
-    beaten = dominated(points)
-    for label, (gain, worst) in points.items():
-        yield ParetoPoint(
-            checkpoint=label, gain=gain, worst_delta=worst, dominated_by=beaten[label]
-        )
+def _beyond_chance(one: TaskAnswers, column: int) -> dict[str, float]:
+    if one.task.file.form == "open":
+        return {}
+    before, after = one.primary[:, 0], one.primary[:, column]
+    latent = without_chance(before.tolist(), after.tolist(), one.chances)
+    delta = float((after - before).mean()) / (1 - fmean(one.chances))
+    return {**latent._asdict(), "above_chance_delta": delta}
 
 
 def _adjusted(cells: Sequence[Cell]) -> Iterator[Cell]:
@@ -284,6 +318,6 @@ def _task_row(one: TaskAnswers) -> TaskRow:
         quadrant=file.quadrant,
         n=len(one.task.items),
         clusters=len(set(one.clusters)),
-        primary=PRIMARY[file.answer],
-        chance=fmean(1 / len(item.options) for item in one.task.items),
+        primary=file.verdict_metric,
+        chance=fmean(one.chances),
     )

@@ -37,3 +37,20 @@ def quadrant(name: str) -> str:
 def listed(names: list[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+FORMULAS = {
+    "macro": "mean over tasks of the task's score",
+    "micro": "mean over all items of the tasks",
+    "delta": "score of the checkpoint - score of the base, on the same items",
+    "above_chance_delta": "delta / (1 - c), c the chance of a right guess",
+    "lost": "items of a lower score than the base's (1 -> 0)",
+    "gained": "items of a higher score than the base's (0 -> 1)",
+    "forgotten": "max(0, n10 / (1 - c) - c n00 / (1 - c)^2) / n",
+    "learned": "max(0, n01 / (1 - c) - c n00 / (1 - c)^2) / n",
+    "h_score": "2 O N / (O + N), O and N means over original and new tasks",
+    "h_score_ratio": "2 o n / (o + n), o = mean of score / score of the base over original tasks,"
+    " n = mean of score / score of new_reference over new tasks",
+    "retention": "mean over original tasks of score / score of the base",
+    "retention_above_chance": "as retention, of (score - c) / (1 - c)",
+}

@@ -13,6 +13,7 @@ LETTERS = string.ascii_uppercase
 IN_PROSE = "AI"  # capitals that are also English words
 MARKS = r"[\s*_`\"'“”(\[{<]*"  # what may stand between a declaration and its letter
 STOP = r"\s*(?:$|[.,:;!?)\]}>*_`\"'”\n-])|\s+(?:because|since|as)\b"
+JOINED = r"-\w"  # the rest of a word: in "e-mail" there is no option E
 SHARED = r"\W{0,3}(?:,|/|&|\bor\b|\band\b)[\s*(\[]*[A-Z]\b"  # "A or B" is no choice
 DENIED = r"\s+(?:is|was)\s+(?:not|wrong|incorrect|false)\b|\s+(?:isn't|wasn't)\b"
 PROSE = {"yes", "no", "none", "true", "false"}  # options that count only as the whole answer
@@ -89,8 +90,9 @@ def _alone(text: str, options: Sequence[str]) -> int | None:
     if re.search(rf"\b{alphabet}{SHARED}", text):
         return None
     named = re.findall(rf"(?i:\b(?:option|choice|letter)\s+)({alphabet})\b(?!{DENIED})", text)
-    plain = re.findall(rf"(?<![\w'])(?<!not )({alphabet})(?![\w'])(?!{DENIED})", text)
-    ending = re.findall(rf"(?<![\w'])(?<!not )([{IN_PROSE}])(?=\W*$)", text)
+    apart = r"(?<![\w'])(?<!\w-)(?<!not )"
+    plain = re.findall(rf"{apart}({alphabet})(?![\w']|{JOINED})(?!{DENIED})", text)
+    ending = re.findall(rf"{apart}([{IN_PROSE}])(?=\W*$)", text)
     found = {letter for letter in plain if letter not in IN_PROSE}
     found |= {letter for letter in (*named, *ending) if letter in LETTERS[: len(options)]}
     return LETTERS.index(found.pop()) if len(found) == 1 else None
@@ -130,8 +132,9 @@ def _letter(text: str, options: Sequence[str]) -> int | None:
     index = LETTERS.index(letter.upper())
     stops = re.match(STOP, rest) is not None
     prose = letter.islower() or letter in IN_PROSE
-    repeats = normal(rest).startswith(normal(options[index]))
-    return index if stops or repeats or not prose else None
+    repeats = normal(rest.removeprefix("-")).startswith(normal(options[index]))
+    joined = re.match(JOINED, rest) is not None
+    return index if repeats or (not joined and (stops or not prose)) else None
 
 
 def _alphabet(options: Sequence[str]) -> str:

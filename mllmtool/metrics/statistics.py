@@ -62,6 +62,41 @@ def mcnemar(lost: int, gained: int) -> McNemar:
     return McNemar(min(1.0, 2 * until), until + below)
 
 
+def sign_flip(sums: Array, seed: int, permutations: int) -> float:
+    r"""Two-sided p of a mean difference: $(1 + \#\{|\sum \pm s_c| \ge |\sum s_c|\}) / (1 + B)$.
+
+    sums (clusters,) are of the differences of each cluster, whose sign is equally likely to be
+    either if nothing changed. For scores that are not 0 or 1.
+    """
+    moved = sums[sums != 0]
+    seen, rng, extreme = abs(moved.sum()) * (1 - 1e-12), np.random.default_rng(seed), 0
+    if not len(moved):
+        return 1.0
+    for start in range(0, permutations, CHUNK):
+        rows = min(CHUNK, permutations - start)
+        signs = rng.integers(0, 2, (rows, len(moved)), dtype=np.int8) * 2 - 1
+        extreme += int((abs(signs @ moved) >= seen).sum())
+    return (1 + extreme) / (1 + permutations)
+
+
+def clustered_se(scores: Array, clusters: Sequence[str]) -> float:
+    r"""Standard error of a mean, items of a cluster correlated (Miller 2024, equation 4).
+
+    $\sqrt{\sum_c (\sum_{i \in c} (s_i - \bar s))^2} / n$, scores (items,).
+    """
+    return float(np.sqrt(np.square(cluster_sums(scores - scores.mean(), clusters)).sum())) / len(
+        scores
+    )
+
+
+def cluster_sums(values: Array, clusters: Sequence[str]) -> Array:
+    """Sums by cluster, in the order of their names: (items, ...) to (clusters, ...)."""
+    names, place = np.unique(np.asarray(clusters), return_inverse=True)
+    sums = np.zeros((len(names), *values.shape[1:]))
+    np.add.at(sums, place, values)
+    return sums
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values adjusted for their number, in the order given. Holm 1979."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
@@ -73,13 +108,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def detectable_difference(discordant: int, total: int) -> float | None:
+def detectable_difference(differences: Array) -> float | None:
     r"""Smallest |delta| found at 80 % power and 5 % level, $(z_{.975} + z_{.8})\sqrt{d/n}$.
 
-    d is the share of items that changed; None where none did.
+    d is the mean square of the differences (items,), which for scores of 0 or 1 is the share of
+    items that changed; None where none did.
     """
     factor = NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(0.8)
-    return factor * math.sqrt(discordant) / total if discordant else None
+    squares = float(np.square(differences).sum())
+    return factor * math.sqrt(squares) / len(differences) if squares else None
 
 
 def bootstrap(
@@ -99,18 +136,34 @@ def bootstrap(
     among few items would rule out any change; with it, where items are only lost, the quantiles of
     `low` are the exact bounds of Clopper and Pearson.
     """
-    names, place = np.unique(np.asarray(clusters), return_inverse=True)
-    sizes = np.bincount(place).astype(np.float64)  # (clusters,)
-    sums = np.zeros((len(names), differences.shape[1]))
-    np.add.at(sums, place, differences)
+    names, sizes = np.unique(np.asarray(clusters), return_counts=True)
+    sums = cluster_sums(differences, clusters)
     top, bottom = np.zeros((resamples, differences.shape[1])), np.zeros((resamples, 1))
     for start in range(0, len(names), CHUNK):
         part = slice(start, start + CHUNK)
         weights = np.stack([_weights(stream_seed(name), resamples) for name in names[part]], axis=1)
         top += weights @ sums[part]
-        bottom += weights @ sizes[part, None]
+        bottom += (weights @ sizes[part])[:, None]
     more = _weights(stream_seed(unseen), resamples)[:, None] * sizes.mean()
     return Resamples((top - more) / (bottom + more), (top + more) / (bottom + more))
+
+
+def resampled(
+    rows: Array, clusters: Sequence[str], stream_seed: Callable[[str], int], resamples: int
+) -> tuple[Array, Array]:
+    """Weighted sums of rows (items, k) by cluster, (resamples, k), and of items, (resamples,).
+
+    The same weights as in `bootstrap`; for the value of a metric that is no mean.
+    """
+    names, sizes = np.unique(np.asarray(clusters), return_counts=True)
+    sums = cluster_sums(rows, clusters)
+    top, bottom = np.zeros((resamples, rows.shape[1])), np.zeros(resamples)
+    for start in range(0, len(names), CHUNK):
+        part = slice(start, start + CHUNK)
+        weights = np.stack([_weights(stream_seed(name), resamples) for name in names[part]], axis=1)
+        top += weights @ sums[part]
+        bottom += weights @ sizes[part]
+    return top, bottom
 
 
 def interval(resamples: Resamples, confidence: float = CONFIDENCE) -> list[Interval]:

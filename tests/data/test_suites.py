@@ -160,7 +160,8 @@ def test_task_mistakes(suite: Path, keys: dict[str, Any], message: str) -> None:
 ITEM_MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"answer": 5}, "answer 5 is not among 5 options"),
     ({"answer": True}, "answer: Input should be a valid integer"),
-    ({"answer": "B"}, "answer: Input should be a valid integer"),
+    ({"answer": "F"}, "answer 5 is not among 5 options"),
+    ({"answer": "red"}, "answer: Input should be a valid integer"),
     ({"options": ["red"]}, "options: Tuple should have at least 2 items after validation, not 1"),
     ({"options": ["red", " "], "answer": 0}, "an option is empty"),
     ({"question": "<image>?"}, "the text holds <image>; images are put in front by the task"),

@@ -18,9 +18,10 @@ from mllmtool.metrics.choices import (
     normal,
     paper_correct,
 )
-from mllmtool.metrics.scores import METRICS, PRIMARY, Answered, agreement, letter_histogram
+from mllmtool.metrics.scores import METRICS, Answered, agreement, letter_bias, letter_histogram
 
 CASES = Path(__file__).parents[1] / "cases" / "metrics"
+BY_CHOICE = ("mcq_lenient", "mcq_paper", "text_exact", "likelihood", "format_fail")
 OPTIONS = ("coat", "sneaker", "black cat", "cat")
 
 
@@ -34,10 +35,10 @@ def answered(case: dict[str, Any]) -> Answered:
     )
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", BY_CHOICE)
 def test_cases(name: str) -> None:
     cases = json.loads((CASES / f"{name}.json").read_text())
-    wrong = [case for case in cases if METRICS[name].score(answered(case)) != case["expected"]]  # type: ignore[index]
+    wrong = [case for case in cases if METRICS[name].of([answered(case)]) != case["expected"]]  # type: ignore[index]
     assert len(cases) >= 5
     assert wrong == []
 
@@ -98,6 +99,31 @@ def test_normal_is_idempotent_but_for_final_periods(text: str) -> None:
     assert normal(f"  {text.upper()} ") == normal(text.upper())
 
 
+@pytest.mark.parametrize(
+    ("response", "index"),
+    [
+        ("e-mail", None),
+        ("E-mail", None),
+        ("It is an E-mail", None),
+        ("the C-clamp", None),
+        ("vitamin-C", None),
+        ("B-", 1),
+        ("B - sneaker", 1),
+        ("B-sneaker", 1),
+    ],
+)
+def test_a_letter_joined_to_a_word_is_none(response: str, index: int | None) -> None:
+    assert lenient_choice(response, (*OPTIONS, "scarf")).index == index
+
+
+def test_letter_bias_by_hand() -> None:
+    # right 2 A, 2 B; read 4 A: chi-squared (4 - 2)^2 / 2 + (0 - 2)^2 / 2 = 4 of 1 degree
+    rows = [Answered("letter", OPTIONS, n % 2, "A", ()) for n in range(4)]
+    assert letter_bias(rows) == pytest.approx(0.04550026)
+    assert letter_bias(rows[:1]) is None
+    assert letter_bias([Answered("letter", OPTIONS, n % 2, "", ()) for n in range(4)]) is None
+
+
 def test_agreement_and_letters_by_hand() -> None:
     rows = [
         Answered("letter", OPTIONS, 0, "A", (-1.0, -2.0, -3.0, -4.0)),  # A, A
@@ -107,7 +133,3 @@ def test_agreement_and_letters_by_hand() -> None:
     ]
     assert agreement(rows) == 0.5
     assert letter_histogram(rows) == {"A": 1, "B": 2, "C": 0, "D": 0, "null": 1}
-
-
-def test_every_form_has_a_primary_metric_of_its_own() -> None:
-    assert all(form in METRICS[name].forms for form, name in PRIMARY.items())

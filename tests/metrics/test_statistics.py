@@ -81,8 +81,9 @@ def test_holm_step_by_step(p_values: list[float]) -> None:
 
 def test_detectable_difference_by_hand() -> None:
     # d = 10 %, n = 500: (1.959964 + 0.841621) * sqrt(.1 / 500)
-    assert detectable_difference(50, 500) == pytest.approx(2.801585 * (0.1 / 500) ** 0.5, rel=1e-6)
-    assert detectable_difference(0, 500) is None
+    changed = np.repeat([1.0, -1.0, 0.0], [20, 30, 450])
+    assert detectable_difference(changed) == pytest.approx(2.801585 * (0.1 / 500) ** 0.5, rel=1e-6)
+    assert detectable_difference(np.zeros(500)) is None
 
 
 @pytest.mark.parametrize(("lost", "total"), [(0, 60), (1, 60), (7, 120), (30, 150)])
