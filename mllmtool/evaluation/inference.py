@@ -10,17 +10,18 @@ question in mind, each question is read whole.
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mllmtool.errors import NumericError
+from mllmtool.evaluation.features import Features
 from mllmtool.evaluation.packing import Strip, pack, passes
 from mllmtool.evaluation.predictions import Prediction
 from mllmtool.evaluation.questions import Group, Question
-from mllmtool.models.encoding import Encoder, Row
+from mllmtool.models.encoding import IGNORED, Encoder, Row
 
 DECIMALS = 6  # of log-probabilities on disk
 
@@ -49,10 +50,16 @@ class Read:
 
 @dataclass(frozen=True)
 class Reader:
-    """A model in evaluation mode and the encoder of its checkpoint."""
+    """A model in evaluation mode and the encoder of its checkpoint.
+
+    `features` remembers what is seen in pictures. `whole` shares nothing: each prompt, and each
+    option behind its prompt, is read alone from its first token on.
+    """
 
     model: nn.Module
     encoder: Encoder
+    features: Features | None = None
+    whole: bool = False
 
     @torch.inference_mode()
     def answer(self, group: Group) -> Iterator[tuple[Question, Prediction]]:
@@ -61,22 +68,50 @@ class Reader:
         Raises:
             NumericError: logits are NaN or infinite.
         """
-        prefixes = None if self.encoder.family.apart else self._read(group.prefixes)
+        apart = self.whole or self.encoder.family.apart
+        prefixes = None if apart else self._read(group.prefixes)
         for questions in group.batches:
-            prompts = self._read_prompts(questions, group, prefixes)
-            _check_finite(prompts.logits, questions)
-            responses = self._respond(prompts, questions)
+            for some in [[one] for one in questions] if self.whole else [questions]:
+                yield from self._answer(some, group, prefixes)
+
+    @torch.inference_mode()
+    def score(self, question: Question) -> list[float]:
+        """Log-probability of each option, each read whole, as the model itself would be called."""
+        prompt = question.prompt
+        head = prompt.ids[: len(prompt.ids) - question.merged]
+        scores = []
+        for ids in question.continuations:
+            labels = torch.cat([torch.full_like(head, IGNORED), ids])
+            row = replace(prompt, ids=torch.cat([head, ids]), labels=labels)
+            batch = self._moved(self.encoder.batch([row]))
+            del batch["labels"]
+            made = self.model(**batch, use_cache=False, logits_to_keep=len(ids) + 1)
+            logits = _language(made).logits
+            _check_finite(logits, [question])
+            logprobs = logits[0, :-1].float().log_softmax(-1).cpu()
+            scores.append(float(logprobs.gather(-1, ids[:, None]).sum()))
+        return scores
+
+    def _answer(
+        self, questions: Sequence[Question], group: Group, prefixes: Read | None
+    ) -> Iterator[tuple[Question, Prediction]]:
+        prompts = self._read_prompts(questions, group, prefixes)
+        _check_finite(prompts.logits, questions)
+        responses = list(self._respond(prompts, questions))
+        if self.whole:
+            scores = [self.score(question) for question in questions]
+        else:
             scores = self._score(prompts, questions)
-            for question, (tokens, ended), row in zip(questions, responses, scores, strict=True):
-                yield (
-                    question,
-                    Prediction(
-                        item=question.item,
-                        response=self.encoder.decode(tokens),
-                        finish="end" if ended else "length",
-                        logprobs=tuple(round(score, DECIMALS) for score in row),
-                    ),
-                )
+        for question, (tokens, ended), row in zip(questions, responses, scores, strict=True):
+            yield (
+                question,
+                Prediction(
+                    item=question.item,
+                    response=self.encoder.decode(tokens),
+                    finish="end" if ended else "length",
+                    logprobs=tuple(round(score, DECIMALS) for score in row),
+                ),
+            )
 
     def _read_prompts(
         self, questions: Sequence[Question], group: Group, prefixes: Read | None
@@ -96,8 +131,7 @@ class Reader:
         keep: int = 1,
     ) -> Read:
         """Read left-padded rows, each after the row of `before` at its place."""
-        device = next(self.model.parameters()).device
-        batch = {k: v.to(device) for k, v in self.encoder.batch(rows, padding="left").items()}
+        batch = self._moved(self.encoder.text(rows, padding="left"))
         del batch["labels"]
         if before is not None and places is not None:
             mask = torch.cat([before.mask[places], batch["attention_mask"]], 1)
@@ -105,12 +139,19 @@ class Reader:
             batch |= {"attention_mask": mask, "past_key_values": before.cached(places)}
             positions = (mask.cumsum(1) - 1)[:, -batch["input_ids"].shape[1] :] + shift
         else:
+            batch |= self._seen(rows, batch)
             positions, shift = self._positions(batch)
         made = self.model(**batch, position_ids=positions, use_cache=True, logits_to_keep=keep)
-        made = getattr(made, "language_model_outputs", made)  # InstructBLIP's
+        made = _language(made)
         return Read(made.past_key_values, batch["attention_mask"], made.logits.float(), shift)
 
-    def _positions(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _seen(self, rows: Sequence[Row], batch: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What a call of the model takes for the images of rows."""
+        if self.features is None or self.whole or not any(row.images for row in rows):
+            return self._moved(self.encoder.pixels(rows))
+        return self.features.seen(self.model, self.encoder, rows, batch)
+
+    def _positions(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Positions of tokens that nothing comes before, and the shift of those to come.
 
         They are counted, but for models that place an image's tokens on a plane and say how.
@@ -121,6 +162,10 @@ class Reader:
             positions, shift = planar(**batch)
             return positions, shift
         return (mask.cumsum(1) - 1).clamp(min=0), mask.new_zeros(len(mask), 1)
+
+    def _moved(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+        device = next(self.model.parameters()).device
+        return {name: tensor.to(device) for name, tensor in batch.items()}
 
     @property
     def _decoder(self) -> nn.Module:
@@ -198,6 +243,11 @@ class Reader:
         for row, strip in zip(logprobs[..., 0].cpu(), strips, strict=True):
             lengths = [len(ids) - 1 for ids in strip.tokens]
             yield [float(part.sum()) for part in row[: sum(lengths)].split(lengths)]
+
+
+def _language(made: Any) -> Any:
+    """The language model's output, which InstructBLIP's is around."""
+    return getattr(made, "language_model_outputs", made)
 
 
 def _check_finite(logits: Tensor, questions: Sequence[Question]) -> None:

@@ -121,16 +121,32 @@ class Encoder:
         self, rows: Sequence[Row], *, padding: Literal["left", "right"] = "right"
     ) -> dict[str, Tensor]:
         """Pad rows into `input_ids`, `attention_mask`, `labels`, all (rows, tokens), and pixels."""
+        return self.text(rows, padding=padding) | self.pixels(rows)
+
+    def text(
+        self, rows: Sequence[Row], *, padding: Literal["left", "right"] = "right"
+    ) -> dict[str, Tensor]:
+        """A batch without its pixels."""
         ids = pad([row.ids for row in rows], self.tokenizer.pad_token_id or 0, padding)
         labels = pad([row.labels for row in rows], IGNORED, padding)
         mask = pad([torch.ones_like(row.ids) for row in rows], 0, padding)
         batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-        return batch | self._extra(rows, batch) | self._batch_pixels(rows)
+        return batch | self._extra(rows, batch)
+
+    def pixels(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """What a batch holds for the images of its rows: pixels and their sizes."""
+        made = [[self._pixels.get(p, partial(self._pixels_of, p)) for p in r.images] for r in rows]
+        flat = list(chain(*made))
+        if not flat:
+            return {}
+        if self.family.nested:
+            return {key: join_rows([[t[key] for t in row] for row in made]) for key in flat[0]}
+        return {key: join([tensors[key] for tensors in flat]) for key in flat[0]}
 
     def preload(self, row: Row) -> None:
         """Decode the row's images while memory for pixels is left, so that later it need not."""
         if self._pixels.bytes_left > 0:
-            self._batch_pixels([row])
+            self.pixels([row])
 
     def decode(self, ids: Tensor | Sequence[int]) -> str:
         """Text of token ids, without special tokens."""
@@ -247,15 +263,6 @@ class Encoder:
             "qformer_input_ids": pad(questions, self.processor.qformer_tokenizer.pad_token_id),
             "qformer_attention_mask": pad([torch.ones_like(ids) for ids in questions], 0),
         }
-
-    def _batch_pixels(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        made = [[self._pixels.get(p, partial(self._pixels_of, p)) for p in r.images] for r in rows]
-        flat = list(chain(*made))
-        if not flat:
-            return {}
-        if self.family.nested:
-            return {key: join_rows([[t[key] for t in row] for row in made]) for key in flat[0]}
-        return {key: join([tensors[key] for tensors in flat]) for key in flat[0]}
 
     def _pixels_of(self, path: Path) -> dict[str, Tensor]:
         return dict(self._processed(self.processor.image_processor, path, return_tensors="pt"))

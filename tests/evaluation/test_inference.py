@@ -14,11 +14,13 @@ from suite_factory import change, colour_suite, letter_items, text_suite, write_
 from mllmtool.data.samples import Message
 from mllmtool.data.suites import Item, Task, read_suite
 from mllmtool.errors import NumericError
+from mllmtool.evaluation.features import Features
 from mllmtool.evaluation.inference import Reader
 from mllmtool.evaluation.predictions import Prediction
 from mllmtool.evaluation.questions import encode, groups
 from mllmtool.models.encoding import Encoder
 from mllmtool.models.loading import load_model
+from mllmtool.models.parts import part_of
 
 Found = dict[tuple[str, str], Prediction]
 
@@ -50,9 +52,9 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Task, ...]:
     return read_suite(text_suite(tmp_path_factory.mktemp("text"), number=7)).tasks
 
 
-def answers(model: Any, encoder: Encoder, tasks: Sequence[Task], size: int) -> Found:
+def answers(model: Any, encoder: Encoder, tasks: Sequence[Task], size: int, **how: Any) -> Found:
     questions = [question for task in tasks for question in encode(task, encoder)]
-    reader = Reader(model, encoder)
+    reader = Reader(model, encoder, **how)
     return {
         (question.task, question.item): prediction
         for group in groups(questions, size)
@@ -128,6 +130,27 @@ def test_options_are_scored_as_by_whole_forward_passes(base: Path, asked: tuple[
             assert ours == pytest.approx(theirs, abs=5e-5), (task.name, item.id)
     lengths = {len(ids) for task in asked for q in encode(task, encoder) for ids in q.continuations}
     assert min(lengths) == 1 < max(lengths)
+
+
+def test_features_taken_again_change_no_bit(base: Path, asked: tuple[Task, ...]) -> None:
+    model, encoder, features = load_model(base), Encoder.load(base), Features()
+    found = answers(model, encoder, asked, size=5)
+    assert answers(model, encoder, asked, size=5, features=features) == found
+    if encoder.processor:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if part_of(name) != "language":
+                    parameter.zero_()
+    assert answers(model, encoder, asked, size=5, features=features) == found
+
+
+def test_sharing_nothing_gives_the_same(base: Path, asked: tuple[Task, ...]) -> None:
+    model, encoder = load_model(base), Encoder.load(base)
+    found, alone = (answers(model, encoder, asked, size=8, whole=whole) for whole in (False, True))
+    assert found.keys() == alone.keys()
+    for key, one in alone.items():
+        assert (found[key].response, found[key].finish) == (one.response, one.finish)
+        assert found[key].logprobs == pytest.approx(one.logprobs, abs=1e-4)
 
 
 def test_responses_are_those_of_generate(base: Path, asked: tuple[Task, ...]) -> None:
