@@ -24,8 +24,8 @@ PACE = 5.0  # seconds between lines of progress, at least
 
 
 def is_main_process() -> bool:
-    """Whether this process writes and speaks: the only one, or the first of `torchrun`."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this process writes and speaks: the only one, or the first of torchrun or SLURM."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
 
 @dataclass

@@ -103,7 +103,7 @@ def output_path(config: Config, run: RunConfig) -> Path:
     if name is None:
         raise ConfigError("--out: is required")
     out = Path(os.path.abspath(name))  # noqa: PTH100 (resolve() would follow a link at `out`)
-    if not os.path.lexists(out):
+    if not is_main_process() or not os.path.lexists(out):
         return out
     if not run.overwrite:
         raise OutputError(f"{out}: exists; choose another --out, or replace it with --overwrite")

@@ -6,6 +6,7 @@ run -> predictions -> scores -> report: each step reads only what the one before
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,20 @@ from typing import Any
 import torch
 
 from mllmtool.configs.eval_matrix import EvalMatrixConfig
-from mllmtool.context import Context
+from mllmtool.context import Context, is_main_process
 from mllmtool.data.suites import Suite, read_suite
+from mllmtool.errors import ConfigError, OutputError
 from mllmtool.evaluation.findings import find
 from mllmtool.evaluation.labelled import Labelled, describe, open_labelled
+from mllmtool.evaluation.parallel import chosen_device, helpers
 from mllmtool.evaluation.predictions import predictions_path, read_predictions, write_predictions
 from mllmtool.evaluation.report import write_pages
 from mllmtool.evaluation.results import CheckpointRow
-from mllmtool.evaluation.runs import image_digests
+from mllmtool.evaluation.runs import Settings as RunSettings
+from mllmtool.evaluation.runs import assist, image_digests
 from mllmtool.evaluation.runs import run as run_checkpoints
 from mllmtool.evaluation.scoring import QUADRANTS, Settings, TaskAnswers, read_answers, score
+from mllmtool.evaluation.store import Store, opened, wait_for
 from mllmtool.evaluation.wording import points, quadrant
 from mllmtool.reports import Artifact, file_sha256
 from mllmtool.runner import Made
@@ -35,9 +40,10 @@ def run(config: EvalMatrixConfig, context: Context, into: Path) -> Made:
     for problem in _problems(suite, margin):
         context.warn(problem)
     clusters = {task.name: image_digests(task) for task in suite.tasks}
-    for label, predictions in run_checkpoints(checkpoints, suite.tasks, config.batch, context):
-        for task in suite.tasks:
-            write_predictions(predictions_path(into, label, task), predictions[task.name])
+    if not is_main_process():
+        _assist(config, context)
+        return Made([], {}, {})
+    _predict(config, context, (suite, checkpoints), into)
     rows = describe(checkpoints)
     tasks = [
         TaskAnswers(
@@ -62,7 +68,12 @@ def run(config: EvalMatrixConfig, context: Context, into: Path) -> Made:
     return Made(
         inputs=[*_artifacts(config, checkpoints, rows), *_suite_artifacts(suite, clusters)],
         results=results.model_dump(mode="json"),
-        run={"torch": torch.__version__, "device": "cpu", "threads": torch.get_num_threads()},
+        run={
+            "torch": torch.__version__,
+            "device": str(chosen_device(config.device)),
+            "workers": config.workers,
+            "threads": torch.get_num_threads(),
+        },
     )
 
 
@@ -88,6 +99,54 @@ def plan(config: EvalMatrixConfig, context: Context) -> dict[str, Any]:
         ],
         "problems": list(_problems(suite, config.margin or suite.file.margin)),
     }
+
+
+def _predict(
+    config: EvalMatrixConfig,
+    context: Context,
+    what: tuple[Suite, Sequence[Labelled]],
+    into: Path,
+) -> None:
+    """Write predictions; they are kept as they are made, so that a killed run goes on from them."""
+    suite, checkpoints = what
+    helping = helpers(config.workers - 1, _assist, config, context)
+    with opened(_kept(config, context)) as store, helping:
+        settings = _settings(config, store)
+        for label, predictions in run_checkpoints(checkpoints, suite.tasks, settings, context):
+            for task in suite.tasks:
+                write_predictions(predictions_path(into, label, task), predictions[task.name])
+
+
+def _assist(config: EvalMatrixConfig, context: Context) -> None:
+    """Help the main process as long as it is at work."""
+    folder = _kept(config, context)
+    if not wait_for(folder):
+        return
+    suite, checkpoints = _suite(config, context), open_labelled(config.base, config.checkpoint)
+    try:
+        with closing(Store(folder)) as store:
+            assist(checkpoints, suite.tasks, _settings(config, store), replace(context, quiet=True))
+    except (OSError, OutputError):
+        if folder.is_dir():
+            raise
+
+
+def _kept(config: EvalMatrixConfig, context: Context) -> Path:
+    """Where predictions are kept until the output is whole, or for later runs."""
+    if config.cache is not None:
+        return Path(config.cache)
+    if context.work is None:
+        raise ConfigError("--cache: is required where there is no output")
+    return context.work / "predictions"
+
+
+def _settings(config: EvalMatrixConfig, store: Store) -> RunSettings:
+    return RunSettings(
+        store=store,
+        batch=config.batch,
+        device=chosen_device(config.device),
+        dtype=getattr(torch, config.dtype),
+    )
 
 
 def _suite(config: EvalMatrixConfig, context: Context) -> Suite:

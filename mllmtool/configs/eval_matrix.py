@@ -1,7 +1,7 @@
 """Configs of `eval-matrix` and of `eval-matrix best`."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -23,6 +23,20 @@ class EvalMatrixConfig(Config):
         tuple[str, ...], Field(description="checkpoint, or LABEL=checkpoint, repeated")
     ] = ()
     batch: Annotated[int, Field(description="prompts a forward pass", ge=1)] = 32
+    workers: Annotated[  # of the run, not of its result: in no report's config, as is the device
+        int, Field(description="processes on this machine that share it", ge=1, exclude=True)
+    ] = 1
+    device: Annotated[str, Field(description="auto, cpu, cuda, cuda:1, ...", exclude=True)] = "auto"
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], Field(description="what is computed in")
+    ] = "float32"
+    cache: Annotated[
+        str | None,
+        Field(
+            description="directory of predictions to take and to add to; default: one beside the"
+            " output until that is whole"
+        ),
+    ] = None
     limit: Annotated[
         int | None, Field(description="items a task, drawn by the seed; default all", ge=1)
     ] = None

@@ -110,6 +110,7 @@ class Reader:
                     response=self.encoder.decode(tokens),
                     finish="end" if ended else "length",
                     logprobs=tuple(round(score, DECIMALS) for score in row),
+                    read="whole" if self.whole else "shared",
                 ),
             )
 

@@ -16,6 +16,7 @@ class Prediction(BaseModel):
 
     `finish` is `end` where the model ended its response, `length` where it was cut. `logprobs` are
     natural logarithms, summed over the tokens that tell the options apart; none without options.
+    `read` tells whether what questions share was read once, or each prompt and option whole.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -24,6 +25,7 @@ class Prediction(BaseModel):
     response: str
     finish: Literal["end", "length"]
     logprobs: tuple[float, ...] = ()
+    read: Literal["shared", "whole"] = "shared"
 
 
 def predictions_path(folder: Path, label: str, task: Task) -> Path:

@@ -3,9 +3,11 @@
 Both depend on the suite and the tokenizer alone, so that they are made once for all checkpoints.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,6 +38,18 @@ class Question:
     continuations: tuple[Tensor, ...]
     max_new_tokens: int
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Task and item."""
+        return self.task, self.item
+
+    def digest(self, images: Sequence[str]) -> str:
+        """Hash of all that decides its answer but the checkpoint, given its images' hashes."""
+        whole = hashlib.sha256(f"{self.merged} {self.max_new_tokens} {list(images)}".encode())
+        for ids in (self.prompt.ids, *self.continuations):
+            whole.update(f" {ids.tolist()}".encode())
+        return whole.hexdigest()
+
     @cached_property
     def prefix(self) -> Prefix:
         """What questions about the same images begin with."""
@@ -49,6 +63,16 @@ class Group:
     prefixes: tuple[Row, ...]
     batches: tuple[tuple[Question, ...], ...]
     places: dict[Prefix, int]
+
+    @property
+    def questions(self) -> Iterator[Question]:
+        """Those of all batches."""
+        return chain(*self.batches)
+
+    @property
+    def size(self) -> int:
+        """How many rows it reads at once."""
+        return max(len(self.prefixes), *map(len, self.batches))
 
 
 def encode(task: Task, encoder: Encoder) -> list[Question]:

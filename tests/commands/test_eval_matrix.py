@@ -286,8 +286,12 @@ def test_weights_that_are_not_finite(own: Path, llava: Path, copy: Path, tmp_pat
     name = name if name in tensors else next(key for key in tensors if key.endswith("norm.weight"))
     tensors[name][0] = torch.nan
     save_file(tensors, spoilt / "model.safetensors", metadata={"format": "pt"})
-    message = refused(NumericError, tmp_path / "out", own, llava, spoilt)
-    assert message == f"{name}: holds NaN or Inf in {spoilt}"
+    with pytest.raises(NumericError) as caught:
+        evaluate(tmp_path / "out", own, llava, spoilt)
+    assert str(caught.value) == f"{name}: holds NaN or Inf in {spoilt}"
+    assert not (tmp_path / "out").exists()
+    [kept] = (tmp_path / ".out.work/predictions").glob("*.jsonl")
+    assert len(kept.read_text().splitlines()) == 8  # the base's
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,9 @@ from mllmtool.data.suites import read_suite
 from mllmtool.errors import DataError
 from mllmtool.evaluation.labelled import open_labelled
 from mllmtool.evaluation.probing import SuiteProbe
+from mllmtool.evaluation.runs import Settings
 from mllmtool.evaluation.runs import run as run_checkpoints
+from mllmtool.evaluation.store import opened
 from mllmtool.models.encoding import Encoder
 from mllmtool.models.loading import load_model
 
@@ -30,11 +32,13 @@ def probed(suite: Path, base: Path, **values: Any) -> dict[str, Any]:
     return measure(load_model(base))
 
 
-def test_scores_are_those_of_eval_matrix(suite: Path, llava: Path) -> None:
+def test_scores_are_those_of_eval_matrix(suite: Path, llava: Path, tmp_path: Path) -> None:
     point = probed(suite, llava)
     tasks = read_suite(suite).tasks
     config = EvalMatrixConfig(suite=str(suite), base=str(llava))
-    [(_, answers)] = run_checkpoints(open_labelled(config.base, ()), tasks, 4, Context(quiet=True))
+    with opened(tmp_path / "predictions") as store:
+        settings, base = Settings(store, 4), open_labelled(config.base, ())
+        [(_, answers)] = run_checkpoints(base, tasks, settings, Context(quiet=True))
     for task in tasks:
         right = [
             torch.tensor(made.logprobs).argmax().item() == item.answer

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import factories
 import pytest
@@ -13,7 +14,8 @@ from mllmtool.context import Context
 from mllmtool.data.suites import Task, read_suite
 from mllmtool.evaluation.labelled import Labelled, describe
 from mllmtool.evaluation.predictions import Prediction
-from mllmtool.evaluation.runs import image_digests, run
+from mllmtool.evaluation.runs import Settings, image_digests, run
+from mllmtool.evaluation.store import opened
 
 Found = dict[str, dict[str, list[Prediction]]]
 
@@ -35,7 +37,8 @@ def change_json(path: Path, **keys: object) -> None:
 def run_all(tasks: tuple[Task, ...], **paths: Path) -> tuple[Found, list[str]]:
     context = Context(quiet=True)
     labelled = [Labelled(label, Checkpoint.open(path)) for label, path in paths.items()]
-    return dict(run(labelled, tasks, 8, context)), context.warnings
+    with TemporaryDirectory() as folder, opened(Path(folder) / "predictions") as store:
+        return dict(run(labelled, tasks, Settings(store, 8), context)), context.warnings
 
 
 def test_swapped_weights_are_those_of_the_checkpoint(

@@ -23,6 +23,7 @@ from mllmtool.data.samples import read_samples
 from mllmtool.data.suites import read_suite
 from mllmtool.evaluation import runs
 from mllmtool.evaluation.labelled import open_labelled
+from mllmtool.evaluation.store import opened
 from mllmtool.models.encoding import IGNORED, Encoder
 from mllmtool.models.parts import part_of
 from mllmtool.runner import execute
@@ -133,6 +134,8 @@ def test_adapters_are_merged_into_language_and_all_of_it_tailored_and_evaluated(
         suite = suite_factory.colour_suite(tmp_path / "suite", number=2)
         suite_factory.change(suite, tasks=["tasks/colour-letter.yaml", "tasks/colour-open.yaml"])
     labelled = open_labelled(str(base), [f"ft={path}", f"tailored={made}"])
-    found = dict(runs.run(labelled, read_suite(suite).tasks, 4, Context(quiet=True)))
+    with opened(tmp_path / "predictions") as store:
+        settings = runs.Settings(store, 4)
+        found = dict(runs.run(labelled, read_suite(suite).tasks, settings, Context(quiet=True)))
     assert list(found) == ["base", "ft", "tailored"]
     assert found["base"] != found["ft"]
