@@ -1,7 +1,7 @@
 """`tailor`: keep a sparse, decorated patch of fine-tuned checkpoints on their base."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,8 @@ from mllmtool.tailoring.measures import caveats, depth_profile, part_summary
 from mllmtool.tailoring.patching import Patched, tailored_maps, tuned_tensors
 from mllmtool.tailoring.presets import choices_of
 from mllmtool.tailoring.sites import find_units
+from mllmtool.tailoring.store import INDEX_NAME
+from mllmtool.tailoring.stream import Step
 
 Row = dict[str, Any]
 
@@ -36,9 +38,10 @@ class Found:
 def run(config: TailorConfig, context: Context, into: Path) -> Made:
     """Run the tuned models unit by unit, tailor what a unit holds, write."""
     job = open_job(config, context)
-    learned, found, inputs = learn_tasks(config, job), Found(), _inputs(job)
+    learned, found, inputs = learn_tasks(config, job), Found(), _inputs(config, job)
     write = _write_patch if config.format == "patch" else _write_checkpoint
-    write(job.pre, into, _patches(config, context, job, learned, found), inputs)
+    with closing(gather(config, job, learned, inputs)) as steps:
+        write(job.pre, into, _patches(config, context, (job, learned), steps, found), inputs)
     rows = sorted(found.rows, key=lambda row: str(row["tensors"][0]))
     results = _results(job, learned, rows)
     for text in caveats(rows, results["depth"]):
@@ -56,7 +59,7 @@ def plan(config: TailorConfig, context: Context) -> dict[str, Any]:
     return {
         "preset": config.named_preset,
         "choices": {**vars(choices_of(config)), "mask": config.mask.model_dump()},
-        "calibration": [_described(task.data) for task in job.tasks],
+        "calibration": [_described(task.data) for task in job.tasks if task.data],
         "anchor": job.anchor and _described(job.anchor),
         "tuned_tensors": len(job.tuned),
         "unchanged_tensors": len(job.pre.names) - len(job.tuned),
@@ -65,23 +68,26 @@ def plan(config: TailorConfig, context: Context) -> dict[str, Any]:
 
 
 def _patches(
-    config: TailorConfig, context: Context, job: Job, learned: list[Learned], found: Found
+    config: TailorConfig,
+    context: Context,
+    work: tuple[Job, list[Learned]],
+    steps: Iterable[Step],
+    found: Found,
 ) -> Iterator[Patched]:
     """Tensors as they are stored."""
+    job, learned = work
     tuned = [task.checkpoint for task in job.tasks]
-    number = len(list(find_units(learned[0].skeleton.model)))
-    with closing(gather(config, job, learned)) as gathered:
-        clock = time.monotonic()
-        for step in context.track(gathered, "units", number):
-            solving = time.monotonic()
-            step.finals = [{} for _ in tuned]
-            for result in tailored_maps(job.pre, tuned, step.maps, choices_of(config)):
-                found.rows.append(result.row)
-                for known, own in zip(step.finals, result.finals, strict=True):
-                    known.update(own)
-                yield from result.patched
-            found.solving += time.monotonic() - solving
-        found.moments = time.monotonic() - clock - found.solving
+    number, clock = len(list(find_units(learned[0].skeleton.model))), time.monotonic()
+    for step in context.track(steps, "units", number):
+        solving = time.monotonic()
+        step.finals = [{} for _ in tuned]
+        for result in tailored_maps(job.pre, tuned, step.maps, choices_of(config)):
+            found.rows.append(result.row)
+            for known, own in zip(step.finals, result.finals, strict=True):
+                known.update(own)
+            yield from result.patched
+        found.solving += time.monotonic() - solving
+    found.moments = time.monotonic() - clock - found.solving
     for patched, row in tuned_tensors(job.pre, tuned, learned):
         found.rows.append(row)
         yield from patched
@@ -110,12 +116,14 @@ def _write_patch(
     builder.write(into / PATCH_NAME, inputs[0].sha256, origin)
 
 
-def _inputs(job: Job) -> list[Artifact]:
+def _inputs(config: TailorConfig, job: Job) -> list[Artifact]:
     checkpoints = [("pre", job.pre), *(("sft", task.checkpoint) for task in job.tasks)]
-    files = [("calibration", task.data) for task in job.tasks]
+    files = [("calibration", task.data) for task in job.tasks if task.data]
     files += [("anchor", job.anchor)] if job.anchor else []
+    kept = [] if config.moments is None else [Path(config.moments) / INDEX_NAME]
     return [
         *(Artifact(role=r, path=str(c.path), sha256=c.fingerprint()) for r, c in checkpoints),
+        *(Artifact(role="moments", path=str(p), sha256=file_sha256(p)) for p in kept),
         *(
             Artifact(role=r, path=str(d.file.path), sha256=file_sha256(d.file.path))
             for r, d in files

@@ -74,12 +74,20 @@ class TailorConfig(Config):
     ] = 128
     batch: Annotated[int, Field(description="samples a calibration forward pass", ge=1)] = 8
     inputs: Annotated[
-        Inputs,
+        Inputs | None,
         Field(
             description="what the blocks behind a tailored one see: its outputs as they will be, or"
-            " the tuned ones"
+            " the tuned ones (default tailored; tuned where moments are kept)"
         ),
-    ] = "tailored"
+    ] = None
+    save_moments: Annotated[
+        str | None,
+        Field(description="directory to make of the moments, for later runs with --moments"),
+    ] = None
+    moments: Annotated[
+        str | None,
+        Field(description="directory that --save-moments made, in place of samples and passes"),
+    ] = None
     device: Annotated[
         str | None, Field(description="of the forward passes; default: cuda where there is one")
     ] = None
@@ -135,7 +143,7 @@ class TailorConfig(Config):
             raise ValueError(
                 f"--calibration: {len(self.calibration)} given for {len(self.sft)} --sft"
             )
-        if self.preset == "anchored" and self.anchor is None:
+        if self.preset == "anchored" and self.anchor is None and self.moments is None:
             raise ValueError("--preset anchored: needs --anchor")
         if self.preset in ("paper", "released") and self.anchor is not None:
             raise ValueError(f"--anchor: is not read by --preset {self.preset}; use anchored")
@@ -145,7 +153,23 @@ class TailorConfig(Config):
                     raise ValueError(
                         f"{flag(key)}: is not read by --preset released, which has its own"
                     )
+        self._check_moments()
         return self
+
+    def _check_moments(self) -> None:
+        for key in ("calibration", "anchor", "save_moments"):
+            if self.moments is not None and getattr(self, key):
+                raise ValueError(f"{flag(key)}: is not read with --moments, which are recorded")
+        if self.inputs == "tailored" and (self.moments or self.save_moments):
+            raise ValueError(
+                "--inputs tailored: moments that are kept are of the tuned model; leave it out"
+            )
+
+    @property
+    def follows(self) -> bool:
+        """Whether later blocks see tailored inputs."""
+        kept = self.moments is not None or self.save_moments is not None
+        return self.inputs != "tuned" and not kept
 
     @property
     def named_preset(self) -> Preset:

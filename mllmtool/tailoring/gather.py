@@ -1,20 +1,22 @@
 """The moments of a job, step by step."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from mllmtool.configs.tailor import TailorConfig
-from mllmtool.errors import ConfigError
+from mllmtool.errors import ConfigError, MismatchError
 from mllmtool.models.encoding import Encoder
 from mllmtool.models.skeleton import Skeleton
+from mllmtool.reports import Artifact
 from mllmtool.tailoring.calibration import batches
 from mllmtool.tailoring.job import Job, Task
 from mllmtool.tailoring.learning import Learned, learn
 from mllmtool.tailoring.presets import treatment_of
+from mllmtool.tailoring.store import MomentsReader, MomentsWriter, restrict
 from mllmtool.tailoring.stream import Place, Step, Stream, steps
 
 
@@ -27,19 +29,24 @@ def learn_tasks(config: TailorConfig, job: Job) -> list[Learned]:
     ]
 
 
-def gather(config: TailorConfig, job: Job, learned: list[Learned]) -> Generator[Step]:
-    """Run the tuned models on their samples, unit by unit.
+def gather(
+    config: TailorConfig, job: Job, learned: list[Learned], inputs: Sequence[Artifact]
+) -> Generator[Step]:
+    """Run the tuned models on their samples, unit by unit; or read what such a run kept.
 
     Raises:
+        CheckpointError: kept moments cannot be read.
         ConfigError: the device is not there, or activations cannot be kept where they should.
         DataError: a sample is wrong.
+        MismatchError: kept moments are of other models.
         NumericError: a weight or an activation is NaN or Inf.
+        OutputError: moments cannot be kept where they should.
     """
-    place = place_of(config)
-    streams = []
-    for task, each in zip(job.tasks, learned, strict=True):
-        streams.append(_stream(config, job, task, each, place))
-    yield from steps(streams, follow=config.inputs == "tailored")
+    if config.moments is not None:
+        return _read(config, Path(config.moments), learned, inputs)
+    if config.save_moments is not None:
+        return _keep(config, job, learned, inputs)
+    return steps(_streams(config, job, learned), follow=config.follows)
 
 
 def place_of(config: TailorConfig) -> Place:
@@ -58,6 +65,43 @@ def place_of(config: TailorConfig) -> Place:
     if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise ConfigError(f"--cache-dir: {folder} is no folder that can be written to")
     return Place(device, folder)
+
+
+def _read(
+    config: TailorConfig, path: Path, learned: list[Learned], inputs: Sequence[Artifact]
+) -> Generator[Step]:
+    kept = MomentsReader.open(path)
+    if config.named_preset == "anchored" and not kept.index.anchored:
+        raise MismatchError(f"{path}: holds no moments of anchors; record them with --anchor")
+    kept.check([each for each in inputs if each.role == "sft"], learned)
+    for maps in kept.maps(learned):
+        yield Step(maps)
+
+
+def _keep(
+    config: TailorConfig, job: Job, learned: list[Learned], inputs: Sequence[Artifact]
+) -> Generator[Step]:
+    """Keep the moments of all tuned tensors, and hand on those that are to tailor."""
+    writer = MomentsWriter(Path(str(config.save_moments)))
+    pairs = zip(job.tasks, learned, strict=True)
+    whole = [learn(each.skeleton, task.tuned, lambda *_: "tailor") for task, each in pairs]
+    try:
+        for step in steps(_streams(config, job, whole), follow=False):
+            writer.add(step.maps)
+            yield Step(restrict(step.maps, learned))
+        samples = [each for each in inputs if each.role in ("calibration", "anchor")]
+        models = [each.sha256 for each in inputs if each.role == "sft"]
+        writer.finish(models, samples, anchored=job.anchor is not None)
+    finally:
+        writer.discard()
+
+
+def _streams(config: TailorConfig, job: Job, learned: list[Learned]) -> list[Stream]:
+    place = place_of(config)
+    return [
+        _stream(config, job, task, each, place)
+        for task, each in zip(job.tasks, learned, strict=True)
+    ]
 
 
 def _stream(config: TailorConfig, job: Job, task: Task, learned: Learned, place: Place) -> Stream:

@@ -11,6 +11,7 @@ from mllmtool.context import Context
 from mllmtool.data.samples import Sample
 from mllmtool.errors import MismatchError
 from mllmtool.tailoring.calibration import SampleFile, given_samples, training_samples
+from mllmtool.tailoring.store import MomentsReader
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,14 @@ class Data:
 
 @dataclass(frozen=True)
 class Task:
-    """A tuned checkpoint, the names of the tensors that differ in it, its calibration samples."""
+    """A tuned checkpoint, the names of the tensors that differ in it, its calibration samples.
+
+    There are none where moments were recorded before.
+    """
 
     checkpoint: Checkpoint
     tuned: frozenset[str]
-    data: Data
+    data: Data | None
 
 
 @dataclass(frozen=True)
@@ -51,14 +55,12 @@ def open_job(config: TailorConfig, context: Context) -> Job:
         ConfigError: there are no calibration samples.
         InputError: a checkpoint or a sample file is wrong, or a tuned checkpoint equals the base.
     """
+    if config.moments is not None:
+        MomentsReader.open(config.moments)
     pre = Checkpoint.open(config.pre)
     tuned = [Checkpoint.open(path) for path in config.sft]
     check_aligned(pre, tuned)
-    files = [_calibration(config, place) for place in range(len(tuned))]
-    data = [
-        Data(file, file.draw(config.num_samples, context.rng(f"calibration/{place}")))
-        for place, file in enumerate(files)
-    ]
+    data = [_calibration(config, context, place) for place in range(len(tuned))]
     anchor = None
     if config.anchor:
         file = given_samples(config.anchor, config.images)
@@ -67,10 +69,14 @@ def open_job(config: TailorConfig, context: Context) -> Job:
     return Job(pre, tasks, anchor)
 
 
-def _calibration(config: TailorConfig, place: int) -> SampleFile:
+def _calibration(config: TailorConfig, context: Context, place: int) -> Data | None:
+    if config.moments:
+        return None
     if config.calibration:
-        return given_samples(config.calibration[place], config.images)
-    return training_samples(Path(config.sft[place]), config.images)
+        file = given_samples(config.calibration[place], config.images)
+    else:
+        file = training_samples(Path(config.sft[place]), config.images)
+    return Data(file, file.draw(config.num_samples, context.rng(f"calibration/{place}")))
 
 
 def _changed(pre: Checkpoint, sft: Checkpoint) -> frozenset[str]:

@@ -25,7 +25,7 @@ class Map:
     part: Part
     has_rows: bool
     task: Moment
-    anchor: Moment | None
+    anchor: Moment
 
 
 @dataclass(frozen=True)

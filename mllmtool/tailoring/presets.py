@@ -35,7 +35,7 @@ def choices_of(config: TailorConfig) -> Choices:
     weight = config.salience_weight
     return Choices(
         density=config.sparsity,
-        anchor_weight=0.0 if config.anchor is None else config.anchor_weight,
+        anchor_weight=config.anchor_weight if config.named_preset == "anchored" else 0.0,
         salience_weight=named.salience_weight if weight is None else weight,
         damping=config.damping,
         solver=config.solver or named.solver,
