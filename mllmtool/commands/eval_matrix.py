@@ -35,15 +35,14 @@ from mllmtool.runner import Made
 
 def run(config: EvalMatrixConfig, context: Context, into: Path) -> Made:
     """Write predictions, `report.md`, `report.html` and pictures."""
+    if not is_main_process():
+        _assist(config, context)
+        return Made([], {}, {})
     suite, checkpoints = _suite(config, context), open_labelled(config.base, config.checkpoint)
     margin = config.margin or suite.file.margin
     for problem in _problems(suite, margin):
         context.warn(problem)
-    clusters = {task.name: image_digests(task) for task in suite.tasks}
-    if not is_main_process():
-        _assist(config, context)
-        return Made([], {}, {})
-    _predict(config, context, (suite, checkpoints), into)
+    clusters = _predict(config, context, (suite, checkpoints), into)
     rows = describe(checkpoints)
     tasks = [
         TaskAnswers(
@@ -106,15 +105,17 @@ def _predict(
     context: Context,
     what: tuple[Suite, Sequence[Labelled]],
     into: Path,
-) -> None:
-    """Write predictions; they are kept as they are made, so that a killed run goes on from them."""
+) -> dict[str, tuple[str, ...]]:
+    """Write predictions, kept as they are made for a killed run to go on from; hash images."""
     suite, checkpoints = what
     helping = helpers(config.workers - 1, _assist, config, context)
     with opened(_kept(config, context)) as store, helping:
+        clusters = {task.name: image_digests(task) for task in suite.tasks}
         settings = _settings(config, store)
         for label, predictions in run_checkpoints(checkpoints, suite.tasks, settings, context):
             for task in suite.tasks:
                 write_predictions(predictions_path(into, label, task), predictions[task.name])
+    return clusters
 
 
 def _assist(config: EvalMatrixConfig, context: Context) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from suite_factory import change, colour_suite, letter_items, text_suite, write_
 from mllmtool.data.samples import Message
 from mllmtool.data.suites import Item, Task, read_suite
 from mllmtool.errors import NumericError
+from mllmtool.evaluation.checking import misread
 from mllmtool.evaluation.features import Features
 from mllmtool.evaluation.inference import Reader
 from mllmtool.evaluation.predictions import Prediction
@@ -151,6 +153,26 @@ def test_sharing_nothing_gives_the_same(base: Path, asked: tuple[Task, ...]) -> 
     for key, one in alone.items():
         assert (found[key].response, found[key].finish) == (one.response, one.finish)
         assert found[key].logprobs == pytest.approx(one.logprobs, abs=1e-4)
+
+
+def test_the_check_passes_and_sees_what_is_misread(base: Path, asked: tuple[Task, ...]) -> None:
+    model, encoder = load_model(base), Encoder.load(base)
+    questions = [question for task in asked for question in encode(task, encoder)]
+    open_ended = replace(questions[0], item="open", continuations=())
+    reader = Reader(model, encoder, Features())
+    assert misread(reader, [*questions, open_ended], 5) == ""
+
+    def shift(_: Any, __: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        cache = given.get("past_key_values")
+        if cache is not None and cache.get_seq_length() and given["position_ids"].ndim == 2:
+            given["position_ids"] = given["position_ids"] + 3
+        return (), given
+
+    modules: list[Any] = [model, getattr(model, "language_model", None)]
+    for module in modules:
+        if hasattr(module, "generate"):
+            module.register_forward_pre_hook(shift, with_kwargs=True)
+    assert " by a whole forward pass" in misread(reader, questions, 5)
 
 
 def test_responses_are_those_of_generate(base: Path, asked: tuple[Task, ...]) -> None:

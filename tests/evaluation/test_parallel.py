@@ -1,0 +1,87 @@
+"""Several processes on one evaluation."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from suite_factory import colour_suite
+
+from mllmtool.commands import eval_matrix
+from mllmtool.configs.base import RunConfig
+from mllmtool.configs.eval_matrix import EvalMatrixConfig
+from mllmtool.context import is_main_process
+from mllmtool.errors import ConfigError
+from mllmtool.evaluation.parallel import chosen_device
+from mllmtool.reports import read_report
+from mllmtool.runner import execute
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return colour_suite(tmp_path_factory.mktemp("suite"), number=6)
+
+
+def evaluated(out: Path, suite: Path, base: Path, workers: int) -> Path:
+    config = EvalMatrixConfig(
+        suite=str(suite), base=str(base), batch=2, bootstrap=500, workers=workers
+    )
+    return execute("eval-matrix", eval_matrix.run, config, RunConfig(out=str(out), quiet=True))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, suite: Path, llava: Path) -> Path:
+    return evaluated(tmp_path_factory.mktemp("alone") / "out", suite, llava, 1)
+
+
+def check_same(out: Path, alone: Path) -> None:
+    ours, theirs = (read_report(made / "report.json") for made in (out, alone))
+    assert ours.model_dump(exclude={"run"}) == theirs.model_dump(exclude={"run"})
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_workers_change_nothing_but_the_run(
+    alone: Path, suite: Path, llava: Path, tmp_path: Path
+) -> None:
+    out = evaluated(tmp_path / "out", suite, llava, 2)
+    check_same(out, alone)
+    assert read_report(out / "report.json").run["workers"] == 2
+
+
+def test_the_first_of_many_processes_reports(
+    alone: Path, suite: Path, llava: Path, tmp_path: Path
+) -> None:
+    """As torchrun starts them, and as SLURM does."""
+    out = tmp_path / "out"
+    argv = [sys.executable, "-m", "mllmtool", "eval-matrix", "--suite", str(suite)]
+    argv += ["--base", str(llava), "--batch", "2", "--bootstrap", "500", "--out", str(out)]
+    places = [{"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, {"RANK": "0", "WORLD_SIZE": "2"}]
+    started = [
+        subprocess.Popen(
+            [*argv, "--quiet"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **place},
+        )
+        for place in places
+    ]
+    told = [process.communicate() for process in started]
+    assert told == [("", ""), (f"{out}\n", "")]
+    assert [process.returncode for process in started] == [0, 0]
+    check_same(out, alone)
+
+
+def test_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_main_process()
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert not is_main_process()
+    monkeypatch.setenv("RANK", "0")  # torchrun on a node of SLURM's
+    assert is_main_process()
+
+
+def test_a_device_that_is_none() -> None:
+    with pytest.raises(ConfigError) as caught:
+        chosen_device("nosuch")
+    assert str(caught.value).startswith("--device: nosuch cannot be used: Expected one of cpu, ")
