@@ -6,24 +6,51 @@ script but the one that it came with.
 
 import base64
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from mllmtool.evaluation import tables, wording
-from mllmtool.evaluation.colours import ink, shade
+from mllmtool.evaluation.colours import heat
 from mllmtool.evaluation.results import Results
 from mllmtool.evaluation.scoring import QUADRANTS
-from mllmtool.evaluation.transitions import Lost
-from mllmtool.metrics.choices import LETTERS
+from mllmtool.evaluation.transitions import Card
+from mllmtool.metrics.statistics import Interval
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def page(results: Results, title: str, pictures: Sequence[Path], lost: Sequence[Lost]) -> str:
-    """The whole page as HTML."""
+@dataclass(frozen=True)
+class Browsed:
+    """Items whose answers changed, and how many changes there are of which these show some."""
+
+    cards: Sequence[Card]
+    total: int
+
+    @property
+    def shown(self) -> int:
+        """Changes shown."""
+        return sum(len(card.changes) for card in self.cards)
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks that the cards are of."""
+        return list(dict.fromkeys(card.task for card in self.cards))
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """Checkpoints that the cards are of."""
+        found = chain.from_iterable(card.changes for card in self.cards)
+        return list(dict.fromkeys(change.checkpoint for change in found))
+
+
+def page(results: Results, title: str, plots: Mapping[str, str], browsed: Browsed) -> str:
+    """The whole page as HTML; `plots` are SVG elements by name."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -32,19 +59,64 @@ def page(results: Results, title: str, pictures: Sequence[Path], lost: Sequence[
         lstrip_blocks=True,
     )
     environment.globals |= _words()
+    environment.filters["unbroken"] = unbroken
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html").render(
         title=title,
         results=results,
-        quadrants=QUADRANTS,
+        base=results.base.label,
+        cells={(cell.checkpoint, cell.task): cell for cell in results.cells},
+        tasks={task.name: task for task in results.tasks},
+        scale=Scale.of(results),
+        aside=any("mischoice" in cell.metrics for cell in results.cells),
+        answered=[
+            cell for cell in results.cells if cell.letter_hist or "mischoice" in cell.metrics
+        ],
         notes=list(tables.notes(results)),
-        pictures={path.stem: _data_uri(path) for path in pictures},
-        lost=lost,
-        lost_counts=_lost_counts(results),
+        plots=plots,
+        browsed=browsed,
         style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The axis of the whiskers in the table of cells, ends in shares."""
+
+    low: float
+    high: float
+    margin: float
+
+    @classmethod
+    def of(cls, results: Results) -> "Scale":
+        """Wide enough for every interval, for nought and for the margin."""
+        spans = [cell.vs_base.ci for cell in results.cells if cell.vs_base]
+        low = min([span.lower for span in spans], default=0.0)
+        high = max([span.upper for span in spans], default=0.0)
+        return cls(min(low, -2 * results.margin), max(high, 2 * results.margin), results.margin)
+
+    def at(self, delta: float) -> str:
+        """Where a delta lies, in per cent of the width."""
+        return f"{100 * (delta - self.low) / (self.high - self.low):.1f}%"
+
+    def width(self, span: Interval) -> str:
+        """How long an interval is, in per cent of the width."""
+        return f"{100 * (span.upper - span.lower) / (self.high - self.low):.1f}%"
+
+
+def bars(counts: Mapping[str, int]) -> Iterator[tuple[str, int, str, float]]:
+    """For each letter: its name, its count, its share in per cent, and how deep its colour is."""
+    total = max(1, sum(counts.values()))
+    for place, (name, number) in enumerate(counts.items()):
+        depth = 0.18 + 0.77 * place / max(1, len(counts) - 2)
+        yield name, number, f"{100 * number / total:.1f}", 0.0 if name == "null" else depth
+
+
+def unbroken(text: str) -> str:
+    """The text with its units kept on the line of their numbers."""
+    return re.sub(r"(?<=\d) (?=%|pp)", "\N{NO-BREAK SPACE}", text)
 
 
 def _words() -> dict[str, Any]:
@@ -55,15 +127,7 @@ def _words() -> dict[str, Any]:
         "span": wording.span,
         "quadrant_name": wording.quadrant,
         "symbols": wording.SYMBOLS,
-        "shade": shade,
-        "ink": ink,
-        "letters": LETTERS,
+        "heat": heat,
+        "bars": bars,
+        "quadrants": QUADRANTS,
     }
-
-
-def _data_uri(path: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def _lost_counts(results: Results) -> int:
-    return sum(cell.vs_base.lost for cell in results.cells if cell.vs_base)

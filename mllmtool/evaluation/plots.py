@@ -1,53 +1,61 @@
-"""Pictures of the results as PNG, the same bytes for the same results."""
+"""Pictures of the results, the same bytes for the same results: PNG files, and SVG for the page."""
 
 import math
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from mllmtool.evaluation.colours import FAINT, GAIN, INK, LOSS, RULE, hexadecimal, ink, shade
-from mllmtool.evaluation.findings import Point, interpolations, points_of
-from mllmtool.evaluation.results import QuadrantRow, Results
+from mllmtool.evaluation.answer_plots import letters, mischoice
+from mllmtool.evaluation.colours import FAINT, INK, ink, shade
+from mllmtool.evaluation.curve_plot import MARKS, curves, series_of
+from mllmtool.evaluation.findings import points_of
+from mllmtool.evaluation.pareto_plot import pareto
+from mllmtool.evaluation.plot_style import BAND, PAPER, STYLE, VERDICT_COLOURS, save_png, svg
+from mllmtool.evaluation.results import QuadrantRow, Results, Stages
 from mllmtool.evaluation.scoring import QUADRANTS
 from mllmtool.evaluation.wording import SYMBOLS, quadrant, signed, span
 
-BLUE, ORANGE = hexadecimal(GAIN), hexadecimal(LOSS)
-MARKERS = {"finetune": "o", "tailor": "^", "fuse": "s"}
 ACROSS = 5  # panels in a row
-LINE = 11.0  # pixels from one label's middle to the next
-Box = tuple[float, float, float]  # left, right and middle, in pixels
-STYLE: Any = {
-    "text.parse_math": False,
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": FAINT,
-    "ytick.color": INK,
-}
 
 
-def draw(results: Results, folder: Path) -> list[Path]:
-    """Write every picture that the results have figures for, and return their paths."""
-    pictures: dict[str, Callable[[Results], Figure]] = {}
-    if results.others:
-        pictures |= {"matrix.png": _matrix, "forest.png": _forest}
-    if len(points_of(results)) > 1:
-        pictures["pareto.png"] = _pareto
+class Picture(NamedTuple):
+    """How a figure is drawn, and its title where the page shows it too."""
+
+    draw: Callable[[Results], Figure]
+    title: str | None = None
+
+
+def draw(results: Results, folder: Path) -> dict[str, str]:
+    """Write every picture that the results have figures for; return those of the page, as SVG."""
+    shown = {}
     with matplotlib.rc_context(STYLE):
-        for name, picture in pictures.items():
-            figure = picture(results)
-            FigureCanvasAgg(figure)
-            figure.savefig(folder / name, dpi=160, metadata={"Software": None})
-    return [folder / name for name in pictures]
+        for name, picture in _pictures(results):
+            figure = picture.draw(results)
+            save_png(figure, folder / f"{name}.png")
+            if picture.title:
+                shown[name] = svg(figure, picture.title)
+    return shown
+
+
+def _pictures(results: Results) -> Iterator[tuple[str, Picture]]:
+    if results.others:
+        yield "matrix", Picture(_matrix)
+        yield "forest", Picture(_forest, "Deltas of every quadrant with their intervals")
+    if len(points_of(results)) > 1:
+        title = "Gain on the new task against the worst delta of the other quadrants"
+        yield "pareto", Picture(pareto, title)
+    if series_of(results):
+        yield "curves", Picture(curves, "Score in each quadrant over the steps of a run")
+    if any(cell.letter_hist for cell in results.cells):
+        yield "letters", Picture(letters)
+    if any("mischoice" in cell.metrics for cell in results.cells):
+        yield "mischoice", Picture(mischoice)
+    if (stages := results.stages) is not None:
+        yield "stages", Picture(lambda _: _stages(stages))
 
 
 def _matrix(results: Results) -> Figure:
@@ -74,11 +82,31 @@ def _cell(axes: Any, x: int, y: int, row: QuadrantRow | None) -> None:
     if row is None:
         axes.text(x + 0.5, y + 0.5, "no task", ha="center", va="center", color=FAINT, fontsize=7)
         return
-    axes.add_patch(Rectangle((x, y), 1, 1, facecolor=shade(row.delta), edgecolor="white", lw=2))
+    axes.add_patch(Rectangle((x, y), 1, 1, facecolor=shade(row.delta), edgecolor=PAPER, lw=2))
     text = f"{SYMBOLS[row.verdict]} {signed(row.delta)}"
     style = {"ha": "center", "va": "center", "color": ink(row.delta)}
     axes.text(x + 0.5, y + 0.4, text, fontsize=10.5, fontweight="bold", **style)
     axes.text(x + 0.5, y + 0.72, span(row.ci), fontsize=6.5, **style)
+
+
+def _stages(stages: Stages) -> Figure:
+    """The score of every task after every stage, shaded by its change; framed, a stage's own."""
+    across, down = len(stages.tasks), len(stages.checkpoints)
+    figure = Figure(figsize=(1.6 + 0.95 * across, 0.6 + 0.42 * down), layout="constrained")
+    axes = figure.subplots()
+    for y, row in enumerate(stages.scores):
+        for x, score in enumerate(row):
+            change, own = score - stages.scores[0][x], x == y - 1
+            edge: Any = {"edgecolor": INK, "lw": 1.5, "zorder": 2} if own else {"edgecolor": PAPER}
+            axes.add_patch(Rectangle((x, y), 1, 1, facecolor=shade(change), **edge))
+            style: Any = {"ha": "center", "va": "center", "color": ink(change), "fontsize": 9}
+            axes.text(x + 0.5, y + 0.5, f"{100 * score:.1f}", **style)
+    axes.set(xlim=(0, across), ylim=(down, 0))
+    axes.set_xticks([x + 0.5 for x in range(across)], stages.tasks, fontsize=8)
+    axes.set_yticks([y + 0.5 for y in range(down)], stages.checkpoints, fontsize=8)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    return figure
 
 
 def _forest(results: Results) -> Figure:
@@ -89,10 +117,9 @@ def _forest(results: Results) -> Figure:
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False).flat
     for axes, name in zip(panels, names, strict=True):
         axes.set_title(quadrant(name), fontsize=8.5, fontweight="bold")
-        axes.axvspan(-100 * results.margin, 100 * results.margin, color=RULE, alpha=0.45, lw=0)
+        axes.axvspan(-100 * results.margin, 100 * results.margin, **BAND)
         axes.axvline(0, color=FAINT, lw=0.8)
-        for place, row in enumerate(results.others):
-            _whisker(axes, place, results.matrix(row.label)[name])
+        _whiskers(axes, [results.matrix(row.label)[name] for row in results.others])
         axes.set_ylim(len(results.others) - 0.5, -0.5)
         axes.set_yticks(range(len(results.others)), [row.label for row in results.others])
         axes.tick_params(axis="y", length=0)
@@ -101,93 +128,13 @@ def _forest(results: Results) -> Figure:
     return figure
 
 
-def _whisker(axes: Any, place: int, row: QuadrantRow) -> None:
-    colour = {"kept": BLUE, "forgot": ORANGE, "undecided": FAINT}[row.verdict]
-    axes.plot([100 * end for end in row.ci], [place, place], color=colour, lw=1)
-    axes.plot([100 * end for end in row.bounds], [place, place], color=colour, lw=3)
-    axes.plot(100 * row.delta, place, "o", color=colour, ms=5, mec="white", mew=0.8)
-
-
-def _pareto(results: Results) -> Figure:
-    """Gain on the new task against the worst loss elsewhere; up and to the right is better."""
-    figure = Figure(figsize=(5.6, 4.5), layout="constrained")
-    axes = figure.subplots()
-    axes.axhspan(-100 * results.margin, 100 * results.margin, color=RULE, alpha=0.45, lw=0)
-    axes.axhline(0, color=FAINT, lw=0.8)
-    for line in interpolations(results):
-        gains, worsts = [100 * end.gain for end in line], [100 * end.worst for end in line]
-        axes.plot(gains, worsts, "--", color=FAINT, lw=1, zorder=1)
-    every = points_of(results)
-    for point in every:
-        _point(axes, results, point)
-    axes.set_xlabel("gain on the new task, pp")
-    axes.set_ylabel("worst delta of the other quadrants, pp\n(thin line up to their mean)")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.margins(x=0.14, y=0.12)
-    _legend(axes, results)
-    _label(figure, axes, every)
-    return figure
-
-
-def _point(axes: Any, results: Results, point: Point) -> None:
-    balance = results.balance(point.label)
-    if point.label == results.base.label:
-        axes.plot(0, 0, "D", color=INK, ms=6, zorder=3)
-        return
-    row = next(row for row in results.others if row.label == point.label)
-    beaten = next(one.dominated_by for one in results.pareto if one.checkpoint == point.label)
-    colour = FAINT if beaten else BLUE
-    gain, worst, mean = 100 * point.gain, 100 * point.worst, 100 * (balance.mean_delta or 0.0)
-    axes.plot([gain, gain], [worst, mean], color=colour, lw=1, zorder=2)
-    axes.plot(gain, mean, "_", color=colour, ms=7, zorder=2)
-    marker = MARKERS.get((row.made_by or "").split(" ")[0], "D")
-    axes.plot(gain, worst, marker, color=colour, ms=7, mec="white", mew=0.8, zorder=3)
-
-
-def _legend(axes: Any, results: Results) -> None:
-    there = {point.label for point in points_of(results)}
-    rows = [row for row in results.others if row.label in there]
-    made = {(row.made_by or "other").split(" ")[0] for row in rows}
-    handles = [
-        Line2D([], [], marker=MARKERS.get(name, "D"), ls="", color=FAINT, label=name)
-        for name in sorted(made)
-    ]
-    if any(point.dominated_by for point in results.pareto):
-        handles.append(Line2D([], [], marker="o", ls="", color=BLUE, label="not dominated"))
-    if interpolations(results):
-        handles.append(Line2D([], [], ls="--", color=FAINT, label="interpolation (WiSE-FT)"))
-    axes.legend(handles=handles, loc="lower left", frameon=False, fontsize=7.5)
-
-
-def _label(figure: Figure, axes: Any, every: list[Point]) -> None:
-    """Put each name right of its point, as near as it lies on no other name or point."""
-    figure.draw_without_rendering()
-    places = [(100 * point.gain, 100 * point.worst) for point in every]
-    boxes: list[Box] = [
-        (float(x) - 5, float(x) + 5, float(y)) for x, y in axes.transData.transform(places)
-    ]
-    for point, place, (left, _, y) in zip(every, places, list(boxes), strict=True):
-        start, end = left + 14, left + 20 + 5.2 * len(point.label)
-        shift = next(step for step in _nearest() if not _hits((start, end, y + step), boxes))
-        boxes.append((start, end, y + shift))
-        axes.annotate(
-            point.label,
-            place,
-            xytext=(8, shift * 72 / figure.dpi),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            arrowprops={"arrowstyle": "-", "color": RULE, "lw": 0.6, "shrinkA": 0, "shrinkB": 3},
-        )
-
-
-def _nearest() -> Iterator[float]:
-    """Shifts in pixels: 0, down, up, further down, further up."""
-    yield 0.0
-    for step in count(3, 3):
-        yield from (-step, step)
-
-
-def _hits(box: Box, boxes: list[Box]) -> bool:
-    left, right, y = box
-    return any(left < r and right > x and abs(y - b) < LINE for x, r, b in boxes)
+def _whiskers(axes: Any, rows: Sequence[QuadrantRow]) -> None:
+    """Thin, the interval; thick, the bounds; a mark a verdict."""
+    for verdict, mark in MARKS.items():
+        there = [(place, row) for place, row in enumerate(rows) if row.verdict == verdict]
+        places, colour = [place for place, _ in there], VERDICT_COLOURS[verdict]
+        for width, spans in ((1, [r.ci for _, r in there]), (3, [r.bounds for _, r in there])):
+            low, high = [100 * one.lower for one in spans], [100 * one.upper for one in spans]
+            axes.hlines(places, low, high, color=colour, lw=width)
+        deltas = [100 * row.delta for _, row in there]
+        axes.plot(deltas, places, mark, color=colour, ms=6, mec=PAPER, mew=0.8)

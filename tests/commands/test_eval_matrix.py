@@ -74,6 +74,7 @@ def test_what_is_written(made: Path) -> None:
     report = read_report(made / "report.json")
     assert [one.path for one in report.outputs] == [
         "forest.png",
+        "letters.png",
         "matrix.png",
         "pareto.png",
         *(
