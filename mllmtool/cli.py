@@ -23,6 +23,7 @@ from mllmtool import __version__
 from mllmtool.configs.base import Config, RunConfig, flag
 from mllmtool.configs.build_vqa import BuildVqaConfig
 from mllmtool.configs.diff import DiffConfig
+from mllmtool.configs.eval_handoff import EvalExportConfig
 from mllmtool.configs.eval_matrix import EvalBestConfig, EvalMatrixConfig
 from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.configs.fuse import FuseConfig
@@ -62,6 +63,7 @@ COMMANDS: dict[str, Row] = {
     "fuse": Row(FuseConfig, "fuse"),
     "eval-matrix": Row(EvalMatrixConfig, "eval_matrix"),
     "eval-matrix best": Row(EvalBestConfig, "eval_best", prints=True),
+    "eval-matrix export": Row(EvalExportConfig, "eval_export"),
     "patch apply": Row(PatchApplyConfig, "patch_apply"),
     "patch remove": Row(PatchRemoveConfig, "patch_remove"),
     "patch stack": Row(PatchStackConfig, "patch_stack"),

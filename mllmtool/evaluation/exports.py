@@ -30,7 +30,7 @@ def export(suite: Suite, to: str, into: Path) -> str:
     Raises:
         DataError: an image is missing, two names collide, or the harness cannot hold a task.
     """
-    names = _names(suite.tasks)
+    names = names_of(suite.tasks)
     for task in suite.tasks:
         EXPORTERS[to](task, names[task.name], into)
     return COMMANDS[to](list(names.values()))
@@ -43,7 +43,7 @@ def slug(name: str) -> str:
 
 def accepted(task: Task, item: Item) -> tuple[str, ...]:
     """Responses that are right as they stand."""
-    return (task.answers(item)[item.answer],)
+    return (task.answers(item)[item.answer],) if item.options else item.answers
 
 
 def label(task: Task, item: Item) -> str:
@@ -51,7 +51,12 @@ def label(task: Task, item: Item) -> str:
     return f"{task.name}/{item.id}"
 
 
-def _names(tasks: Iterable[Task]) -> dict[str, str]:
+def names_of(tasks: Iterable[Task]) -> dict[str, str]:
+    """What tasks are called in the other harness.
+
+    Raises:
+        DataError: two names collide.
+    """
     found: dict[str, str] = {}
     for task in tasks:
         name = slug(task.name)

@@ -77,7 +77,7 @@ def _is_right(answer: str, task: Task, item: Item) -> bool:
     """Whether a text is one of the right answers, or chooses the right option."""
     if normal(answer) in [normal(text) for text in accepted(task, item)]:
         return True
-    return item.answer in {
+    return bool(item.options) and item.answer in {
         read(answer, item.options).index for read in (exact_choice, lenient_choice)
     }
 
