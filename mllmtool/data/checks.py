@@ -1,18 +1,22 @@
 """What is asked of each row of a mix, and what is noted of it."""
 
-import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mllmtool.configs.mix_data import Format
 from mllmtool.data.exclusion import Exclusion
 from mllmtool.data.formats import IMAGE_MARK, to_sample
 from mllmtool.data.images import ImageFolder
-from mllmtool.data.looks import Look, quick_look, slow_look
+from mllmtool.data.looks import quick_looks, slow_look
+from mllmtool.data.samples import json_object
+from mllmtool.data.splitting import Text
 from mllmtool.data.texts import canonical, short_hash, spoken
 from mllmtool.errors import ConfigError, DataError
 
@@ -32,10 +36,13 @@ ROW = np.dtype(
         ("weight", "<u4"),
         ("text", "<u8"),  # hashes, where they are asked for
         ("pictures", "<u8"),
-        ("ours", "u1"),  # of our shape, so that its bytes stay
+        ("ours", "?"),  # of our shape and in one line: can be written as it is
     ]
 )
-pack = struct.Struct("<QIIIIIIQQB").pack  # of ROW, little-endian
+UNKNOWN = (0,) * (len(ROW.fields or ()) - 3)
+FEW = 8  # rows that are looked at one by one where not all are right
+Fields = npt.NDArray[np.void]
+Problem = tuple[int, str]  # the number of an invalid row, and what is wrong with it
 
 
 @dataclass(frozen=True)
@@ -50,38 +57,60 @@ class Checks:
     decode: bool = False
     exclusion: Exclusion | None = None
 
-    def row(self, values: Any) -> tuple[int, ...]:
-        """The fields of `ROW` from `state` on.
+    def rows(self, texts: Sequence[Text]) -> tuple[Fields, list[Problem]]:
+        """What is noted of each row, and the invalid ones."""
+        fields = np.zeros(len(texts), ROW)
+        begins, data, values = zip(*texts, strict=True)
+        fields["begin"], fields["length"] = begins, list(map(len, data))
+        problems = [*_noted(self._note, self._quick(values, fields), texts, fields)]
+        if self.decode or self.reads_texts:
+            good = np.flatnonzero(fields["state"] == GOOD).tolist()
+            problems += _noted(self._note_more, good, texts, fields)
+        fields["ours"] &= [b"\n" not in text and b"\r" not in text for text in data]
+        return fields, sorted(problems)
 
-        Raises:
-            DataError: what is wrong, without the place.
-        """
+    def _quick(self, values: Sequence[Any], fields: Fields, begin: int = 0) -> Iterator[int]:
+        """Note what a quick look sees; the rows, numbered from `begin` on, that need another."""
+        looks = quick_looks(values, self.form)
+        if looks and self.folder.holds(chain.from_iterable(looks.images)):
+            images = list(map(len, looks.images))
+            fields["turns"], fields["chars"], fields["ours"] = looks.turns, looks.chars, looks.ours
+            fields["images"], fields["weight"] = images, images if self.unit == "images" else 1
+        elif len(values) <= FEW:
+            yield from range(begin, begin + len(values))
+        else:
+            half = len(values) // 2
+            yield from self._quick(values[:half], fields[:half], begin)
+            yield from self._quick(values[half:], fields[half:], begin + half)
+
+    def _note(self, data: bytes, values: Any, noted: np.void) -> None:
         if type(values) is not dict:
-            raise DataError("is not a JSON object")
-        look, sample = quick_look(values, self.form), None
-        if look is None or self.reads_texts:
-            sample = to_sample(values, self.form, "")
-            look = look or self._second_look(sample, sample is values)
-        turns, chars, images, ours = look
+            values = json_object(data)  # says what is wrong
+        sample = to_sample(values, self.form, "")
+        if looks := quick_looks([sample], "messages"):
+            turns, chars, images = int(looks.turns[0]), int(looks.chars[0]), looks.images[0]
+        else:
+            turns, chars, images = slow_look(sample)
         for name in images:
             self.folder.find(name)
-            if self.decode:
+        noted["turns"], noted["chars"], noted["images"] = turns, chars, len(images)
+        noted["weight"] = len(images) if self.unit == "images" else 1
+        noted["ours"] = sample is values and "_mix" not in sample
+
+    def _note_more(self, _data: bytes, values: Any, noted: np.void) -> None:
+        sample = to_sample(values, self.form, "")
+        images = sample.get("images", ())
+        if self.decode:
+            for name in images:
                 self.folder.decode(name)
-        state, weight = GOOD, len(images) if self.unit == "images" else 1
-        if sample is None:
-            return state, len(images), turns, chars, weight, 0, 0, ours
         if self.unit == "tokens":
-            weight = self._tokens(sample)
+            noted["weight"] = self._tokens(sample)
         if self.exclusion:
             own = sample["id"] if "id" in values else None
             reason = self.exclusion.reason(sample, own, self.folder)
-            state = EXCLUDED[reason] if reason else GOOD
-        text, pictures = short_hash(canonical(sample)), short_hash("\0".join(images))
-        return state, len(images), turns, chars, weight, text, pictures, ours
-
-    def _second_look(self, sample: dict[str, Any], untouched: bool) -> Look:
-        turns, chars, images, _ = quick_look(sample, "messages") or slow_look(sample)
-        return turns, chars, images, untouched
+            noted["state"] = EXCLUDED[reason] if reason else GOOD
+        noted["text"] = short_hash(canonical(sample))
+        noted["pictures"] = short_hash("\0".join(images))
 
     @cached_property
     def reads_texts(self) -> bool:
@@ -93,6 +122,22 @@ class Checks:
         count = _load(self.tokenizer)
         texts = [text.replace(IMAGE_MARK, "") for _, text in spoken(sample)]
         return sum(len(count.encode(text, add_special_tokens=False)) for text in texts)
+
+
+def _noted(
+    note: Callable[[bytes, Any, np.void], None],
+    numbers: Iterable[int],
+    texts: Sequence[Text],
+    fields: Fields,
+) -> Iterator[Problem]:
+    """Note what is asked of rows one by one; the invalid ones."""
+    for number in numbers:
+        begin, data, values = texts[number]
+        try:
+            note(data, values, fields[number])
+        except DataError as error:
+            fields[number] = (begin, len(data), INVALID, *UNKNOWN)
+            yield number, str(error)
 
 
 def tokenizer_file(tokenizer: Path) -> Path:

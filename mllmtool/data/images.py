@@ -6,6 +6,7 @@ import stat
 import struct
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -27,8 +28,7 @@ class ImageFolder:
         self._prefix = f"{root}/"
         self._inside: dict[str, bool] = {}
         self._asked = Counter[str]()
-        self._listed: dict[str, frozenset[str]] = {}
-        self._room = NAMES
+        self._known: set[str] = set()
 
     def check(self, name: str, where: str) -> None:
         """Accept an image file under the root, which the line `where` names.
@@ -47,15 +47,22 @@ class ImageFolder:
         Raises:
             DataError: it is missing, or its name leads out.
         """
-        folder, _, file = name.rpartition("/")
-        listed = self._listed.get(folder)
-        if listed is None:
+        if name not in self._known:
             self.num_bytes(name)
+            folder, _, _ = name.rpartition("/")
             self._asked[folder] += 1
             if self._asked[folder] == OFTEN:
-                self._listed[folder] = self._list(folder)
-        elif file not in listed or name[:1] == "/":
-            self.num_bytes(name)
+                self._list(folder)
+
+    def holds(self, names: Iterable[str]) -> bool:
+        """Whether `find` accepts them all."""
+        try:
+            for name in names:
+                if name not in self._known:
+                    self.find(name)
+        except DataError:
+            return False
+        return True
 
     def num_bytes(self, name: str) -> int:
         """The size of an image file under the root.
@@ -78,17 +85,16 @@ class ImageFolder:
             self._inside[folder] = known
         return known
 
-    def _list(self, folder: str) -> frozenset[str]:
-        """The regular files of a folder inside the root; none when there are too many."""
+    def _list(self, folder: str) -> None:
+        """Know the regular files of a folder inside the root, unless there are too many."""
         if not self._is_inside(folder):
-            return frozenset()
+            return
+        room, start = NAMES - len(self._known), f"{folder}/" if folder else ""
         with os.scandir(self.root / folder) as entries:
             files = (entry.name for entry in entries if entry.is_file(follow_symlinks=False))
-            names = frozenset(islice(files, self._room + 1))
-        if len(names) > self._room:
-            return frozenset()
-        self._room -= len(names)
-        return names
+            names = {start + file for file in islice(files, room + 1)}
+        if len(names) <= room:
+            self._known |= names
 
     def sha256(self, name: str) -> bytes:
         """Hash of an image file's bytes."""

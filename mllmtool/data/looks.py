@@ -1,60 +1,85 @@
 """What a row holds, and whether it is right.
 
-Nearly every row is right, and a quick look sees that in a tenth of the time of the other, which
-says what is wrong.
+Nearly every row is right. A quick look sees that of many rows at once, in a twentieth of the time
+of the other, which says what is wrong with one.
 """
 
+from collections.abc import Sequence
+from itertools import chain, repeat
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from mllmtool.configs.mix_data import Format
 from mllmtool.data.formats import IMAGE_MARK
+from mllmtool.data.mixing import Integers
 from mllmtool.data.samples import Sample, check_sample
 from mllmtool.data.texts import spoken
 from mllmtool.errors import DataError
 
-LONGEST = 500  # pairs of turns; longer ones take the other way
-DUE = ("user", "assistant")
-PAIR = itemgetter("from"), itemgetter("value")
-SHAPES = {
-    "messages": ("messages", itemgetter("role"), itemgetter("content"), [*DUE] * LONGEST),
-    "llava": ("conversations", *PAIR, ["human", "gpt"] * LONGEST),
-    "sharegpt": ("conversations", *PAIR, ["human", "gpt"] * LONGEST),
+DUE: dict[Format, tuple[str, str]] = {
+    "messages": ("user", "assistant"),
+    "llava": ("human", "gpt"),
+    "sharegpt": ("human", "gpt"),
+}
+FROM = "conversations", itemgetter("from"), itemgetter("value")
+SHAPES: dict[Format, tuple[str, Any, Any]] = {
+    "messages": ("messages", itemgetter("role"), itemgetter("content")),
+    "llava": FROM,
+    "sharegpt": FROM,
 }
 
 
-Look = tuple[int, int, list[str], bool]  # turns, characters, images, whether it is of our shape
+class Looks(NamedTuple):
+    """Of some rows; `ours`: it can be written as it is."""
+
+    turns: Integers
+    chars: Integers
+    images: list[list[str]]
+    ours: list[bool]
 
 
-def quick_look(values: dict[str, Any], form: Format) -> Look | None:
-    """A row of texts that alternate and of image names; None when it is any other or wrong."""
+def quick_looks(rows: Sequence[dict[str, Any]], form: Format) -> Looks | None:
+    """Rows of texts that alternate and of image names; None when one is any other or wrong."""
     if form not in SHAPES:
         return None
-    key, speaker, text, due = SHAPES[form]
+    key, speaker, text = SHAPES[form]
     try:
-        turns = values[key]
-        roles = list(map(speaker, turns))
-        said = "\n".join(map(text, turns))
-        images = values["images"] if "images" in values else _single(values)
-        named = "".join(images)
+        dialogues = [row[key] for row in rows]
+        numbers = np.fromiter(map(len, dialogues), np.int64)
+        turns = [*chain.from_iterable(dialogues)]
+        roles, texts = list(map(speaker, turns)), list(map(text, turns))
+        marks = np.fromiter(map(str.count, texts, repeat(IMAGE_MARK)), np.int64)
+        images = [row["images"] if "images" in row else _single(row) for row in rows]
+        named = "".join(chain.from_iterable(images))
     except (KeyError, TypeError):
         return None
-    number = len(turns)
-    if number % 2 and roles[0] == "system":
-        del roles[0]
+    starts = np.cumsum(numbers) - numbers
     if (
-        len(roles) % 2
-        or not roles
-        or roles != due[: len(roles)]
-        or sum(map(len, turns)) != 2 * number
-        or said.count(IMAGE_MARK) != len(images)
-        or type(images) is not list
+        numbers.min() < 2
+        or not _alternate(roles, starts[numbers % 2 == 1], DUE[form])
+        or sum(map(len, turns)) != 2 * len(turns)
+        or set(map(type, images)) != {list}
+        or list(map(len, images)) != np.add.reduceat(marks, starts).tolist()
         or ":" in named  # it may be an address
-        or (form != "messages" and "system" in values)
+        or (form != "messages" and any("system" in row for row in rows))
     ):
         return None
-    ours = form == "messages" and type(values.get("id")) is str and "image" not in values
-    return number, len(said) - number + 1, images, ours
+    chars = np.add.reduceat(np.fromiter(map(len, texts), np.int64), starts)
+    ours = [form == "messages" and is_ours(row) for row in rows]
+    return Looks(numbers, chars, images, ours)
+
+
+def is_ours(row: dict[str, Any]) -> bool:
+    """Whether a right row of messages can be written as it is."""
+    return type(row.get("id")) is str and "image" not in row and "_mix" not in row
+
+
+def _alternate(roles: list[str], odd: Integers, due: tuple[str, str]) -> bool:
+    """Whether they do, once a system's turn is taken out where rows of an odd number begin."""
+    systems = [roles.pop(start) for start in reversed(odd.tolist())]
+    return systems == ["system"] * len(systems) and roles == [*due] * (len(roles) // 2)
 
 
 def _single(values: dict[str, Any]) -> list[str]:
@@ -70,8 +95,8 @@ def _single(values: dict[str, Any]) -> list[str]:
     return [values["image"]]
 
 
-def slow_look(sample: dict[str, Any]) -> Look:
-    """A sample of our shape.
+def slow_look(sample: dict[str, Any]) -> tuple[int, int, list[str]]:
+    """Turns, characters and images of a sample of our shape.
 
     Raises:
         DataError: what is wrong, without the place.
@@ -79,7 +104,7 @@ def slow_look(sample: dict[str, Any]) -> Look:
     checked = check_sample(sample)
     check_turns(checked)
     chars = sum(len(text) for _, text in spoken(sample))
-    return len(checked.messages), chars, list(checked.images), True
+    return len(checked.messages), chars, list(checked.images)
 
 
 def check_turns(sample: Sample) -> None:
@@ -91,9 +116,8 @@ def check_turns(sample: Sample) -> None:
     roles = [message.role for message in sample.messages]
     begin = 1 if roles[0] == "system" else 0
     for number, role in enumerate(roles[begin:]):
-        if role != DUE[number % 2]:
-            raise DataError(
-                f"messages.{number + begin}.role: is {role} where {DUE[number % 2]} is due"
-            )
+        due = DUE["messages"][number % 2]
+        if role != due:
+            raise DataError(f"messages.{number + begin}.role: is {role} where {due} is due")
     if roles[-1] != "assistant":
         raise DataError(f"messages: the last turn is the {roles[-1]}'s, not the assistant's")

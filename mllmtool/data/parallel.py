@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R")
+PRELOADED = ["mllmtool.data.rows", "mllmtool.data.writing"]  # once for all processes
 AHEAD = 2  # tasks a worker; results wait in memory for their turn
 
 
@@ -24,7 +25,8 @@ class Workers:
         self._shared, self._ahead = shared, AHEAD * workers
         self._pool: ProcessPoolExecutor | None = None
         if workers > 1:
-            context = get_context("spawn")  # a fork would copy threads that may hold locks
+            context = get_context("forkserver")  # a fork of this process would copy held locks
+            context.set_forkserver_preload(PRELOADED)
             self._pool = ProcessPoolExecutor(workers, context, _begin, (shared,))
 
     def __enter__(self) -> "Workers":

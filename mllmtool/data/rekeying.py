@@ -1,41 +1,30 @@
 """LLaVA's plainest rows as ours without parsing them again; what is said stays to the byte.
 
-They are those that hold an id, at most one image, and then turns of `from` and `value`, spaced as
-Python's `json` does it: nearly all on the hub. A quote inside a JSON string has a backslash before
-it, so `{"from": "` is the beginning of a turn wherever it is found in valid JSON.
+They are those that hold an id, at most one image, and then pairs of turns of `from` and `value`,
+spaced as Python's `json` does it: nearly all on the hub. A brace begins a turn wherever it stands,
+as texts with braces are left to the parser.
 """
 
 import re
-from itertools import cycle
 
-TURN = b'{"from": "'
-HEAD = re.compile(rb'(\{"id": "[^"\\]*", )(?:"image": ("[^"\\]*"), )?"conversations": \[')
-PAIR = (
-    (b'human", "value": "', b'{"role": "user", "content": "'),
-    (b'gpt", "value": "', b'{"role": "assistant", "content": "'),
+TEXT = rb'[^"\\{]*+(?:\\.[^"\\{]*+)*+"\}'
+OPENINGS = (
+    (b'{"from": "human", "value": "', b'{"role": "user", "content": "'),
+    (b'{"from": "gpt", "value": "', b'{"role": "assistant", "content": "'),
+)
+PAIR = b", ".join(re.escape(theirs) + TEXT for theirs, _ in OPENINGS)
+ROW = re.compile(
+    rb'(\{"id": "[^"\\{]*", )(?:"image": ("[^":\\{]+"), )?'  # one with a colon may be an address
+    rb'"conversations": (\[%b(?:, %b)*+\]\})' % (PAIR, PAIR)
 )
 
 
 def rekeyed(data: bytes) -> bytes | None:
     """A valid row of the format llava with our keys; None when it is not of the plainest."""
-    start, *turns = data.split(TURN)
-    head = HEAD.fullmatch(start)
-    if not head or not _are_all(len(turns), data):
+    found = ROW.fullmatch(data)
+    if not found:
         return None
-    said = [head[1], b'"images": [%b], ' % head[2] if head[2] else b"", b'"messages": [']
-    for turn, (theirs, ours) in zip(turns, cycle(PAIR), strict=False):
-        if not turn.startswith(theirs):
-            return None
-        said += ours, turn[len(theirs) :]
-    return b"".join(said)
-
-
-def _are_all(turns: int, data: bytes) -> bool:
-    """Whether the only objects are turns, side by side at the end, with no key twice in one."""
-    return (
-        data.endswith(b'"}]}')
-        and data.count(b'"}, ' + TURN) == turns - 1
-        and data.count(b"{") == turns + 1
-        and data.count(b'"value"') == turns
-        and data.count(b'"from"') == turns
-    )
+    head, image, said = found.groups()
+    for theirs, ours in OPENINGS:
+        said = said.replace(theirs, ours)
+    return b'%b%b"messages": %b' % (head, b'"images": [%b], ' % image if image else b"", said)

@@ -3,24 +3,22 @@
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from mllmtool.context import Context
-from mllmtool.data.checks import INVALID, ROW, Checks, pack
+from mllmtool.data.checks import ROW, Checks, Fields
 from mllmtool.data.files import is_table, sha256_of, stamp
 from mllmtool.data.images import ImageFolder
 from mllmtool.data.parallel import Workers
-from mllmtool.data.samples import json_object
 from mllmtool.data.splitting import Layout, position, ranges, rows_in
 from mllmtool.errors import DataError
 
 __all__ = ["ImageFolder", "Part", "Rows", "Task", "scan"]
-UNKNOWN = (0,) * (len(ROW.fields or ()) - 3)
-Fields = npt.NDArray[np.void]
+BATCH = 256  # rows that are looked at at once
 
 
 class Part(NamedTuple):
@@ -128,21 +126,20 @@ def scan_range(opened: Opened, task: Task) -> Found:
     """Check the rows that start in a range."""
     parts, checks = opened[task.source]
     shape = parts[task.part].layout
-    found = bytearray()
-    problem, broken = None, None
+    found, problem, broken, count = [np.empty(0, ROW)], None, None, 0
     with shape.path.open("rb") as file:
         rows = rows_in(file.fileno(), shape, task.begin, task.end, task.exact)
         try:
-            for begin, data, values in rows:
-                try:
-                    noted = checks.row(json_object(data) if values is None else values)
-                except DataError as error:
-                    problem = problem or (len(found) // ROW.itemsize, str(error))
-                    noted = (INVALID, *UNKNOWN)
-                found += pack(begin, len(data), *noted)
+            texts = iter(rows)
+            while batch := list(islice(texts, BATCH)):
+                fields, problems = checks.rows(batch)
+                if problems and not problem:
+                    problem = count + problems[0][0], problems[0][1]
+                found.append(fields)
+                count += len(fields)
         except DataError as error:
             broken = error
-    return Found(rows.start, rows.next, np.frombuffer(found, ROW), problem, broken)
+    return Found(rows.start, rows.next, np.concatenate(found), problem, broken)
 
 
 def _joined(

@@ -40,10 +40,11 @@ class Origin:
         """The name as JSON."""
         return json.dumps(self.name).encode()
 
-    def converted(self, data: bytes, index: int) -> bytes:
-        """The row in our shape, as JSON."""
-        quick = rekeyed(data) if self.form == "llava" and not self.prefix else None
-        return quick or to_json(self.sample(data, index))
+    def quickly(self, data: bytes, ours: bool) -> bytes | None:
+        """The row in our shape, as JSON, if that takes no parser."""
+        if self.control or self.prefix:
+            return None
+        return data if ours else rekeyed(data) if self.form == "llava" else None
 
     def sample(self, data: bytes, index: int) -> dict[str, Any]:
         """The row with its image names as they are from the images' folder."""
@@ -111,18 +112,20 @@ def write_chunk(writing: Writing, chunk: Chunk) -> bytes:
     for number, (source, index, copy, ours, text) in enumerate(rows):
         origin = writing.origins[source]
         digest = sha256(text).hexdigest()[:16]
-        if origin.control or (ours and origin.prefix) or b'"_mix"' in text:
-            mix = {"source": origin.name, "index": index, "copy": copy, "hash": digest}
-            sample = dict(origin.sample(text, index))
-            if origin.control and chunk.turns and chunk.images:
-                at = int(chunk.turns[0][number]), int(chunk.images[0][number])
-                partners = origin.sample(turns[number], at[0]), origin.sample(images[number], at[1])
-                sample |= {"messages": partners[0]["messages"], "images": partners[1]["images"]}
-                mix |= {"control": origin.control, "turns_of": at[0], "images_of": at[1]}
-            lines.append(_line(sample, mix))
-        else:
-            body = text if ours else origin.converted(text, index)
-            lines.append(ORIGIN % (body[:-1].rstrip(), origin.head, index, copy, digest.encode()))
+        body = origin.quickly(text, ours)
+        if not body:
+            sample = origin.sample(text, index)
+            if ours or origin.control or "_mix" in sample:
+                mix = {"source": origin.name, "index": index, "copy": copy, "hash": digest}
+                if origin.control and chunk.turns and chunk.images:
+                    at = int(chunk.turns[0][number]), int(chunk.images[0][number])
+                    said, shown = origin.sample(turns[number], 0), origin.sample(images[number], 0)
+                    sample |= {"messages": said["messages"], "images": shown["images"]}
+                    mix |= {"control": origin.control, "turns_of": at[0], "images_of": at[1]}
+                lines.append(_line(sample, mix))
+                continue
+            body = to_json(sample)
+        lines.append(ORIGIN % (body[:-1].rstrip(), origin.head, index, copy, digest.encode()))
     return b"".join(lines)
 
 

@@ -154,6 +154,26 @@ def test_other_formats_become_ours(tmp_path: Path) -> None:
     assert report["results"]["sources"]["l"]["format"] == "llava"
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+def test_rows_of_an_array_over_several_lines_become_lines(
+    tmp_path: Path, indent: int | None
+) -> None:
+    lines = source(tmp_path, "a", 3).read_text().splitlines()
+    given = [json.loads(line) for line in lines]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(given, indent=indent))
+    rows, _ = mix(tmp_path / "mix", "--source", f"a={path}", "--mode", "concat")
+    assert [{key: row[key] for key in row if key != "_mix"} for row in rows] == given
+
+
+def test_an_image_without_a_name_is_none(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    path = tmp_path / "l.json"
+    path.write_text(json.dumps([{"id": "1", "image": "", "conversations": turns}]))
+    rows, _ = mix(tmp_path / "mix", "--source", f"l={path}", "--mode", "concat")
+    assert not rows[0].get("images")
+
+
 def test_compressed_sources_leave_nothing_unpacked(tmp_path: Path) -> None:
     plain = llava(tmp_path, 4)
     (tmp_path / "z.json.gz").write_bytes(gzip.compress(plain.read_bytes()))

@@ -1,0 +1,66 @@
+"""What is noted of many rows at once is what is noted of each alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mllmtool.configs.mix_data import Format
+from mllmtool.data.checks import Checks
+from mllmtool.data.images import ImageFolder
+from mllmtool.data.splitting import Text
+
+ASKED: list[Any] = ["q", "<image>q", "<image><image>", None, ["q"], [{"type": "image"}]]
+ROLES: list[Any] = ["user", "assistant", "system", "human", "gpt", "nobody", ["user"], None]
+KEYS = {"messages": ("messages", "role", "content"), "llava": ("conversations", "from", "value")}
+
+
+def turns(form: str, speaker: Any = "user", asked: Any = "q", more: int = 0) -> list[Any]:
+    """A question and its answer, `more` times again, in the keys of a format."""
+    _, role, text = KEYS[form]
+    answer = "assistant" if form == "messages" else "gpt"
+    asker = speaker if form == "messages" or speaker != "user" else "human"
+    return [{role: asker, text: asked}, {role: answer, text: "a"}, *[{role: asker}] * (more % 2)]
+
+
+def rows(form: str) -> st.SearchStrategy[Any]:
+    """Right rows, and rows that are wrong in one of many ways."""
+    right = st.builds(turns, st.just(form), asked=st.sampled_from(ASKED[:2]))
+    odd = st.builds(turns, st.just(form), st.sampled_from(ROLES), st.sampled_from(ASKED), ints)
+    system = right.map(lambda said: [{KEYS[form][1]: "system", KEYS[form][2]: "s"}, *said])
+    images: Any = st.sampled_from([["a.png"], [], [""], "a.png", None, ["../a.png"], {}, 5])
+    more: Any = {"image": st.sampled_from(["a.png", "", None, ["a.png"]]), "_mix": st.just({})}
+    given_more = {"images": images, "system": st.just("s"), "id": st.sampled_from(["1", 1]), **more}
+    said: dict[str, Any] = {
+        KEYS[form][0]: right | odd | system | st.sampled_from([[], None, "x", {}])
+    }
+    whole = st.fixed_dictionaries(said, optional=given_more)
+    others: list[Any] = [None, 5, [], "x", {}]
+    return whole | st.sampled_from(others)
+
+
+ints = st.integers(0, 1)
+
+
+@pytest.mark.parametrize("hashes", [False, True])
+@pytest.mark.parametrize("form", ["messages", "llava"])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_rows_together_are_rows_alone(
+    tmp_path: Path, form: Format, hashes: bool, data: st.DataObject
+) -> None:
+    (tmp_path / "a.png").touch()
+    plain: dict[str, Any] = {"id": "1", KEYS[form][0]: turns(form)}
+    drawn = [*data.draw(st.lists(rows(form), max_size=12)), *[plain] * data.draw(st.integers(1, 9))]
+    texts: list[Text] = [(9 * n, json.dumps(row).encode(), row) for n, row in enumerate(drawn)]
+    checks = Checks(form=form, folder=ImageFolder(tmp_path), hashes=hashes)
+    together, problems = checks.rows(texts)
+    alone = [checks.rows([text]) for text in texts]
+    assert together.tolist() == np.concatenate([fields for fields, _ in alone]).tolist()
+    assert problems == [(n, found[0][1]) for n, (_, found) in enumerate(alone) if found]
