@@ -53,8 +53,10 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
-class _Place:
-    file: str
+class Place:
+    """Where a tensor's bytes lie."""
+
+    path: Path
     begin: int  # bytes from the start of the file
     info: TensorInfo
 
@@ -62,12 +64,14 @@ class _Place:
 class Checkpoint:
     """A lazily read checkpoint. `names` are the names on disk, sorted."""
 
-    def __init__(self, path: Path, places: dict[str, _Place]) -> None:
+    def __init__(self, path: Path, places: dict[str, Place]) -> None:
         self.path = path
         self.names = tuple(sorted(places))
-        self.files = {name: places[name].file for name in self.names}  # tensor name -> file name
-        self._places = places
-        self._sha256: dict[str, str] = {}
+        self.files = {
+            name: places[name].path.name for name in self.names
+        }  # tensor name -> file name
+        self.places = places
+        self._sha256: dict[Place, str] = {}  # by place: a tensor may have several names
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -88,9 +92,9 @@ class Checkpoint:
                 " merge it, or remove the file"
             )
         promised = _promised(path)
-        places: dict[str, _Place] = {}
+        places: dict[str, Place] = {}
         for file in sorted(set(promised.values())) if promised else [SINGLE]:
-            found = _places(path / file)
+            found = places_in(path / file)
             if promised:
                 _check_promise(path / file, {n for n in promised if promised[n] == file}, found)
             places |= found
@@ -112,7 +116,7 @@ class Checkpoint:
         return self._place(name).info
 
     def __contains__(self, name: str) -> bool:
-        return name in self._places
+        return name in self.places
 
     def __getitem__(self, name: str) -> "torch.Tensor":
         """The tensor, on the CPU.
@@ -136,10 +140,9 @@ class Checkpoint:
             CheckpointError: the tensor is not there, or the file was cut since it was opened.
             NumericError: there is NaN or Inf among them.
         """
-        place = self._place(name)
-        entries = np.empty(place.info.size - first if count is None else count, _stored(place))
-        self._fill(place, first, entries)
-        if not finite(entries, place.info.dtype):
+        info = self.info(name)
+        entries = self._entries(name, first, info.size - first if count is None else count)
+        if not finite(entries, info.dtype):
             raise NumericError(f"{name}: holds NaN or Inf in {self.path}")
         return entries
 
@@ -148,16 +151,15 @@ class Checkpoint:
 
         Who has seen them all has also hashed them: `sha256` then need not read them again.
         """
-        place, length = self._place(name), length or PIECE
-        unseen = None if name in self._sha256 else hashlib.sha256()
-        for first in range(0, place.info.size, length):
-            entries = np.empty(min(length, place.info.size - first), _stored(place))
-            self._fill(place, first, entries)
+        size, length = self.info(name).size, length or PIECE
+        unseen = None if self._place(name) in self._sha256 else hashlib.sha256()
+        for first in range(0, size, length):
+            entries = self._entries(name, first, min(length, size - first))
             if unseen:
                 unseen.update(entries.data)
             yield entries
         if unseen:
-            self._sha256[name] = unseen.hexdigest()
+            self._sha256[self._place(name)] = unseen.hexdigest()
 
     def fingerprint(self) -> str:
         """Hash of all tensors, the same however they are sharded."""
@@ -173,23 +175,25 @@ class Checkpoint:
 
     def sha256(self, name: str) -> str:
         """Hash of a tensor's bytes, as they were first seen."""
-        if name not in self._sha256:
+        if self._place(name) not in self._sha256:
             deque(self.pieces(name), maxlen=0)
-        return self._sha256[name]
+        return self._sha256[self._place(name)]
 
-    def _place(self, name: str) -> _Place:
-        if name not in self._places:
+    def _place(self, name: str) -> Place:
+        if name not in self.places:
             raise CheckpointError(f"{name}: is not in {self.path}")
-        return self._places[name]
+        return self.places[name]
 
-    def _fill(self, place: _Place, first: int, entries: Array) -> None:
-        path = self.path / place.file
+    def _entries(self, name: str, first: int, count: int) -> Array:
+        place = self._place(name)
+        entries = np.empty(count, DTYPES[place.info.dtype].stored)
         try:
-            complete = _read_into(path, place.begin + first * entries.itemsize, entries)
+            complete = _read_into(place.path, place.begin + first * entries.itemsize, entries)
         except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read: {error}") from error
+            raise CheckpointError(f"{place.path}: cannot be read: {error}") from error
         if not complete:
-            raise CheckpointError(f"{path}: was cut while it was read")
+            raise CheckpointError(f"{place.path}: was cut while it was read")
+        return entries
 
 
 def _read_into(path: Path, begin: int, entries: Array) -> bool:
@@ -214,10 +218,6 @@ def tensor_sha256(tensor: "torch.Tensor") -> str:
     return hashlib.sha256(tensor.contiguous().view(-1).view(torch.uint8).numpy().data).hexdigest()
 
 
-def _stored(place: _Place) -> np.dtype[Any]:
-    return DTYPES[place.info.dtype].stored
-
-
 def _promised(path: Path) -> dict[str, str]:
     """Tensor name -> file name of the index; empty when there is one file and no index."""
     single, index = (path / SINGLE).is_file(), (path / INDEX).is_file()
@@ -231,14 +231,14 @@ def _promised(path: Path) -> dict[str, str]:
     return _index(path / INDEX) if index else {}
 
 
-def _check_promise(path: Path, promised: set[str], found: dict[str, _Place]) -> None:
+def _check_promise(path: Path, promised: set[str], found: dict[str, Place]) -> None:
     if absent := sorted(promised - set(found)):
         raise CheckpointError(f"{path}: lacks {some(absent)} that {INDEX} promises")
     if extra := sorted(set(found) - promised):
         raise CheckpointError(f"{path}: holds {some(extra)} that {INDEX} does not name")
 
 
-def _places(path: Path) -> dict[str, _Place]:
+def places_in(path: Path) -> dict[str, Place]:
     """Where each tensor of a file lies. The library checks the header: size, order, no gaps."""
     try:
         with safe_open(path, framework="np"):
@@ -256,14 +256,14 @@ def _places(path: Path) -> dict[str, _Place]:
     return {name: _place(path, name, entry, 8 + length) for name, entry in header.items()}
 
 
-def _place(path: Path, name: str, entry: dict[str, Any], start: int) -> _Place:
+def _place(path: Path, name: str, entry: dict[str, Any], start: int) -> Place:
     if entry["dtype"] not in DTYPES:
         raise CheckpointError(
             f"{name}: dtype {entry['dtype']} in {path} is not one that can be computed with;"
             " convert the checkpoint to BF16, F16 or F32"
         )
     info = TensorInfo(entry["dtype"], tuple(entry["shape"]))
-    return _Place(path.name, start + entry["data_offsets"][0], info)
+    return Place(path, start + entry["data_offsets"][0], info)
 
 
 def _index(path: Path) -> dict[str, str]:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from mllmtool.checkpoints import Checkpoint, CheckpointWriter, check_aligned, copy_sidecars
+from mllmtool.checkpoints.adapter import AdaptedCheckpoint, is_adapter
+from mllmtool.checkpoints.align import lined_up
 from mllmtool.configs.base import PARTS
 from mllmtool.configs.fuse import FuseConfig
 from mllmtool.context import Context
-from mllmtool.errors import ConfigError, OutputError
+from mllmtool.errors import OutputError
 from mllmtool.fusion import (
     METHODS,
     Drift,
@@ -20,6 +22,7 @@ from mllmtool.fusion import (
     settings_for,
     total,
 )
+from mllmtool.fusion.scope import chosen
 from mllmtool.models.parts import part_of
 from mllmtool.reports import Artifact
 from mllmtool.runner import Made
@@ -66,25 +69,22 @@ def plan(config: FuseConfig, context: Context) -> dict[str, Any]:
 def _open(config: FuseConfig, context: Context) -> Inputs:
     settings, method = settings_for(config), METHODS[config.method]
     base = Checkpoint.open(config.base)
-    models = tuple(_open_model(path, base) for path in config.model)
-    chosen = [name for name in base.names if part_of(name) in config.parts]
-    if not chosen:
-        there = sorted({part_of(name) for name in base.names})
-        raise ConfigError(
-            f"--parts: {base.path} has no {', '.join(config.parts)}, only {', '.join(there)}"
-        )
-    weights = tuple(name for name in chosen if base.info(name).floating)
+    names = chosen(base, part_of, config)
+    models = tuple(_open_model(path, base, names, config.allow_extra) for path in config.model)
+    weights = tuple(name for name in names if base.info(name).floating)
     inputs = Inputs(base, models, weights, settings, context, method.unit, config.workers)
-    check_integers(inputs, sorted(set(chosen) - set(weights)))
+    check_integers(inputs, sorted(set(names) - set(weights)))
     return inputs
 
 
-def _open_model(path: str, base: Checkpoint) -> Checkpoint | PatchedBase:
+def _open_model(
+    path: str, base: Checkpoint, names: Sequence[str], allow_extra: bool
+) -> Checkpoint | PatchedBase:
     if Path(path).is_file():
         return PatchedBase(base, path)
-    model = Checkpoint.open(path)
-    check_aligned(base, [model])
-    return model
+    if is_adapter(path):
+        return AdaptedCheckpoint(base, path)
+    return lined_up(base, Checkpoint.open(path), names, allow_extra)
 
 
 def _copied(inputs: Inputs) -> list[str]:
@@ -103,10 +103,16 @@ def _proof(base: Checkpoint, into: Path, copied: Sequence[str]) -> dict[str, str
 
 def _artifacts(config: FuseConfig, inputs: Inputs) -> list[Artifact]:
     models = [
-        Artifact(role="patch" if Path(path).is_file() else "model", path=path, sha256=sha256)
+        Artifact(role=_role(path), path=path, sha256=sha256)
         for path, sha256 in zip(config.model, inputs.fingerprints, strict=True)
     ]
     return [Artifact(role="base", path=config.base, sha256=inputs.base.fingerprint()), *models]
+
+
+def _role(path: str) -> str:
+    if Path(path).is_file():
+        return "patch"
+    return "adapter" if is_adapter(path) else "model"
 
 
 def _method(config: FuseConfig, inputs: Inputs) -> dict[str, Any]:

@@ -14,8 +14,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def flag(name: str) -> str:
-    """The flag of a field: `micro_batch` -> `--micro-batch`."""
-    return "--" + name.replace("_", "-")
+    """The flag of a field: `micro_batch` -> `--micro-batch`, `except_` -> `--except`."""
+    return "--" + name.rstrip("_").replace("_", "-")
 
 
 class Config(BaseModel):

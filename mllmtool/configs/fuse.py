@@ -1,8 +1,9 @@
 """Config of `fuse`."""
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mllmtool.configs.base import PARTS, Config, Part, Share
 
@@ -25,7 +26,7 @@ class FuseConfig(Config):
     base: Annotated[str, Field(description="base checkpoint")]
     model: Annotated[
         tuple[str, ...],
-        Field(description="tuned checkpoint or patch file, repeated", min_length=1),
+        Field(description="tuned checkpoint, adapter or patch file, repeated", min_length=1),
     ]
     method: Annotated[FuseMethod, Field(description="how to fuse")]
     weight: Annotated[tuple[float, ...], Field(description="weight of each --model, repeated")] = ()
@@ -45,6 +46,30 @@ class FuseConfig(Config):
     parts: Annotated[
         tuple[Part, ...], Field(description="parts to fuse; the others stay as in the base")
     ] = PARTS
+    only: Annotated[
+        tuple[str, ...],
+        Field(description="fuse only tensors whose names match a regular expression, repeated"),
+    ] = ()
+    except_: Annotated[
+        tuple[str, ...],
+        Field(
+            description="leave tensors as in the base whose names match one, repeated",
+            json_schema_extra={"flag": "except"},
+        ),
+    ] = ()
+    allow_extra: Annotated[
+        bool, Field(description="leave out tensors of the models that the base does not have")
+    ] = False
+
+    @field_validator("only", "except_")
+    @classmethod
+    def _expressions(cls, expressions: tuple[str, ...]) -> tuple[str, ...]:
+        for expression in expressions:
+            try:
+                re.compile(expression)
+            except re.error as error:
+                raise ValueError(f"{expression!r} is no regular expression: {error}") from error
+        return expressions
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -1,9 +1,9 @@
 """What a fusion reads: aligned models, in pieces of one tensor."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
@@ -89,8 +89,8 @@ class Inputs:
     def fingerprints(self) -> tuple[str, ...]:
         """One a model; they tell the models apart whatever their order."""
         whole = [model for model in self.models if isinstance(model, Checkpoint)]
-        for _ in in_order(_hash, product(whole, self.base.names), self.workers):
-            pass
+        places = [(model, name) for model in whole for name in model.names]
+        deque(in_order(_hash, places, self.workers), maxlen=0)
         return tuple(model.fingerprint() for model in self.models)
 
     @property

@@ -97,7 +97,7 @@ def test_a_whole_checkpoint_is_opened_without_reading_its_tensors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save_checkpoint(tmp_path / "c", {"w": torch.ones(3)})
-    monkeypatch.setattr(Checkpoint, "_fill", lambda *_: pytest.fail("read a tensor"))
+    monkeypatch.setattr(Checkpoint, "_entries", lambda *_: pytest.fail("read a tensor"))
     Checkpoint.open(path).info("w")
 
 

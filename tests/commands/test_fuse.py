@@ -85,6 +85,33 @@ def test_other_parts_stay_the_bytes_of_the_base(
     assert set(report["results"]["tensors"]) == language
 
 
+def test_names_are_chosen_by_expressions(tmp_path: Path, llava: Path, tuned: list[Path]) -> None:
+    out = tmp_path / "fused"
+    flags = ("--only", r"layers\.\d+\.mlp", "--except", r"layers\.1\.", "--only", "lm_head")
+    report = fuse(llava, tuned[:1], "wise-ft", out, "--parts", "language", "--scale", 1, *flags)
+    base, model, fused = (load_file(path / WEIGHTS) for path in (llava, tuned[0], out))
+    chosen = {n for n in base if "language_model.model.layers.0.mlp" in n or "lm_head" in n}
+    assert len(chosen) == 4
+    assert set(report["results"]["tensors"]) == chosen
+    for name in base:
+        assert same_bits(fused[name], (model if name in chosen else base)[name]), name
+
+
+def test_extra_tensors_are_left_out_if_allowed(tmp_path: Path) -> None:
+    base = save_checkpoint(tmp_path / "base", LANGUAGE)
+    more = {**LANGUAGE, "model.layers.0.w": torch.ones(2), "model.norm.weight": torch.zeros(2)}
+    model = save_checkpoint(tmp_path / "model", more)
+    argv = ("--base", base, "--model", model, "--method", "linear")
+    assert failure(tmp_path, 3, *argv) == (
+        "DIR/model: has model.layers.0.w besides, against DIR/base; both must come from the same"
+        " base, or --allow-extra leaves the rest out"
+    )
+    fuse(base, [model], "linear", tmp_path / "out", "--allow-extra")
+    fused = load_file(tmp_path / "out" / WEIGHTS)
+    assert fused.keys() == LANGUAGE.keys()
+    assert fused["model.norm.weight"].tolist() == [0, 0]
+
+
 def test_the_report(tmp_path: Path, llava: Path, tuned: list[Path]) -> None:
     report = fuse(llava, tuned, "ties", tmp_path / "fused", "--seed", 3)
     assert report["config"]["density"] is None
@@ -303,6 +330,21 @@ FLAGS: dict[str, tuple[int, list[str], str]] = {
         1,
         ["--method", "ties", "--parts", "vision"],
         "--parts: BASE has no vision, only language",
+    ),
+    "an expression that matches nothing": (
+        1,
+        ["--method", "ties", "--only", "mpl"],
+        "--only: 'mpl' matches no tensor; they are named like lm_head.weight",
+    ),
+    "expressions that leave nothing": (
+        1,
+        ["--method", "ties", "--except", "weight"],
+        "--only, --except: leave no tensor of BASE",
+    ),
+    "no expression": (
+        1,
+        ["--method", "ties", "--except", "("],
+        "--except: '(' is no regular expression: missing ), unterminated subpattern at position 0",
     ),
     "an unknown part": (
         1,
