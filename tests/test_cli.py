@@ -37,9 +37,8 @@ FAILURES = {
         "--density: 7.0: input should be less than or equal to 1",
     ),
     "unknown choice": (
-        ["fuse", "--base", "b", "--model", "m", "--method", "average"],
-        "--method: 'average': input should be 'linear', 'wise-ft', 'task-arithmetic', 'ties',"
-        " 'dare', 'slerp' or 'tailor'",
+        ["fuse", "--base", "b", "--model", "m", "--method", "ties", "--parts", "audio"],
+        "--parts (0): 'audio': input should be 'vision', 'projector' or 'language'",
     ),
     "no output": (
         ["mix-data", "--source", "a=a.jsonl:1", "--total", "3"],
