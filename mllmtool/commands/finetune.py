@@ -6,6 +6,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def run(config: FinetuneConfig, context: Context, into: Path) -> Made:
     trainer, pace = _train(job, context, into)
     sums, tokens = trainer.summed(trainer.ledger.sums), trainer.summed(trainer.ledger.tokens)
     noted = trainer.keeper.describe(trainer.summed(trainer.keeper.noted)) if trainer.keeper else {}
-    trainer.leave()
+    job = replace(job, model=trainer.leave())
     if not is_main_process():
         return Made([], {}, {})
     merged = _write(job, into)

@@ -2,14 +2,22 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from mllmtool.configs.base import Config, Part
+from mllmtool.configs.base import Config, Part, flag
 from mllmtool.configs.selection import (
     Choice,
     Full,
     How,
     Lora,
+    Names,
     parse_how,
     parse_mapping,
     parse_pairs,
@@ -60,6 +68,18 @@ class Probe(BaseModel):
         return None if self.stop_if is None else float(self.stop_if.partition(">")[2])
 
 
+class Fsdp(BaseModel):
+    """Weights, gradients and moments in shards over the processes: torch's FSDP2.
+
+    The keys are those of Trainer's `fsdp_config`, with its defaults.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reshard_after_forward: bool = True
+    transformer_layer_cls_to_wrap: Names | None = None
+
+
 class FinetuneConfig(Config):
     """Train chosen parts of a checkpoint on samples, and prove what moved."""
 
@@ -85,6 +105,7 @@ class FinetuneConfig(Config):
         "gradient_accumulation_steps": "batch, the samples of a whole step",
         "cutoff_len": "max_length",
         "bf16": "precision: bf16-mixed",
+        "fsdp_config": "fsdp: {reshard_after_forward: true}",
         "save_steps": "save_every",
         "output_dir": "out",
         "overwrite_output_dir": "overwrite",
@@ -142,6 +163,13 @@ class FinetuneConfig(Config):
     gradient_checkpointing: Annotated[
         bool, Field(description="compute activations again rather than hold them")
     ] = False
+    fsdp: Annotated[
+        Fsdp | None,
+        Field(description="true, or {reshard_after_forward: false, ...} as YAML: shards by FSDP2"),
+    ] = None
+    deepspeed: Annotated[
+        str | None, Field(description="DeepSpeed's JSON config, of ZeRO stage 0 to 2")
+    ] = None
     keep: Annotated[
         Keep | None, Field(description="{l2: X, kl: X, temperature: 2, samples: FILE}, as YAML")
     ] = None
@@ -170,10 +198,12 @@ class FinetuneConfig(Config):
     def _rates(cls, value: Any) -> Any:
         return parse_pairs(value)
 
-    @field_validator("keep", "probe", mode="before")
+    @field_validator("keep", "probe", "fsdp", mode="before")
     @classmethod
-    def _yaml(cls, value: Any) -> Any:
+    def _yaml(cls, value: Any, info: ValidationInfo) -> Any:
         value = parse_mapping(value)
+        if info.field_name == "fsdp" and value is True:  # as Trainer's own key
+            return {}
         if value is not None and not isinstance(value, dict):
             raise ValueError("is not a mapping; write {KEY: VALUE, ...}")
         return value
@@ -200,6 +230,19 @@ class FinetuneConfig(Config):
             raise ValueError(
                 "--keep: l2 holds weights, and adapters are low-rank changes of them; use kl"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.fsdp and self.deepspeed:
+            raise ValueError("--fsdp, --deepspeed: give one of the two")
+        if self.fsdp and self.keep and self.keep.l2:
+            raise ValueError("--keep: l2 is not served with --fsdp; use kl")
+        if self.fsdp and self.probe:
+            raise ValueError("--probe: is not served with --fsdp; run eval-matrix on the output")
+        for name in ("keep", "probe", "save_every"):
+            if self.deepspeed and getattr(self, name) is not None:
+                raise ValueError(f"{flag(name)}: is not served with --deepspeed")
         return self
 
     @model_validator(mode="after")

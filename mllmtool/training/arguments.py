@@ -6,16 +6,17 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
-from mllmtool.configs.finetune import FinetuneConfig
-from mllmtool.training.length import Length
+from mllmtool.training.job import Job
+from mllmtool.training.sharding import trainer_keys
 
 CURVE_POINTS = 200
 DDP_TIMEOUT = 4 * 3600  # seconds that processes wait for the one that probes
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
-def arguments(config: FinetuneConfig, length: Length, states: Path, seed: int) -> TrainingArguments:
+def arguments(job: Job, states: Path, seed: int) -> TrainingArguments:
     """Trainer's arguments; states go under `states` when the config wants any."""
+    config, length = job.config, job.length
     cuda = torch.cuda.is_available()
     args = TrainingArguments(
         output_dir=str(states),
@@ -48,6 +49,7 @@ def arguments(config: FinetuneConfig, length: Length, states: Path, seed: int) -
         disable_tqdm=True,
         log_level="error",
         log_level_replica="error",
+        **trainer_keys(config, job.model),
     )
     _ = args.device
     args._n_gpu = min(args._n_gpu, 1)  # else several GPUs mean DataParallel and a larger batch

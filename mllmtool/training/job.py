@@ -28,6 +28,7 @@ from mllmtool.training.examples import (
 )
 from mllmtool.training.length import Length, run_length
 from mllmtool.training.selection import Selection, select
+from mllmtool.training.sharding import check_alike, check_sharding
 
 # Keys that may differ between a run and the one that goes on from its states: paths whose contents
 # are hashed, and how states are kept.
@@ -73,6 +74,7 @@ def prepare(config: FinetuneConfig, context: Context) -> Job:
         MllmtoolError: of the first problem's class, naming all: the processes, parts or length
             asked for cannot be, the base is unreadable or its files do not fit, samples are wrong.
     """
+    check_sharding(config)
     base, encoder = Checkpoint.open(config.model), Encoder.load(config.model)
     model = load_model(config.model, frozen_dtype(base, config))
     problems: list[MllmtoolError] = []
@@ -82,6 +84,8 @@ def prepare(config: FinetuneConfig, context: Context) -> Job:
     with noting(problems):
         examples = _examples(config, model, encoder, context)
         length = run_length(config, len(examples.samples))
+        if config.fsdp:
+            check_alike(examples.samples, examples.places)
     with noting(problems):
         anchors = _anchors(config, model, encoder, context)
     raise_all(problems)
@@ -106,6 +110,13 @@ def prepare(config: FinetuneConfig, context: Context) -> Job:
         anchors=kept,
         identity=_identity(config, base, context),
     )
+
+
+def load_again(job: Job, context: Context) -> PreTrainedModel:
+    """The job's model as it was before the first step."""
+    model = load_model(job.config.model, frozen_dtype(job.base, job.config))
+    select(model, job.parts, job.config, context.stream_seed("lora"))
+    return model
 
 
 def frozen_dtype(base: Checkpoint, config: FinetuneConfig) -> torch.dtype:

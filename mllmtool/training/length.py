@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.errors import ConfigError
 
-SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
-
 
 @dataclass(frozen=True)
 class Length:
@@ -23,15 +21,8 @@ def run_length(config: FinetuneConfig, num_samples: int) -> Length:
     """Steps as given, or enough whole ones for the epochs.
 
     Raises:
-        ConfigError: a batch cannot be shared out evenly among the processes of `torchrun`, or the
-            launcher asks for shards of the model, which on CPU would be ignored in silence.
+        ConfigError: a batch cannot be shared out evenly among the processes of `torchrun`.
     """
-    for variable, name in SHARDED.items():
-        if os.environ.get(variable, "").lower() in {"1", "true"}:
-            raise ConfigError(
-                f"{variable}: {name} is not served; start with torchrun alone, where every process"
-                " holds the model"
-            )
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if config.batch % (config.micro_batch * processes):
         raise ConfigError(

@@ -13,23 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import save_fsdp_optimizer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PrinterCallback, Trainer, TrainerState
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerState
+from transformers.trainer import SCHEDULER_NAME
 
 from mllmtool.configs.base import PARTS
-from mllmtool.context import Context
+from mllmtool.context import Context, is_main_process
 from mllmtool.errors import CheckpointError, NumericError, OutputError
 from mllmtool.models.loading import load_model
 from mllmtool.models.parts import part_of
 from mllmtool.training.arguments import arguments
 from mllmtool.training.callbacks import Measure, Prober, Progress
 from mllmtool.training.examples import Collator
-from mllmtool.training.job import Job, frozen_dtype
+from mllmtool.training.job import Job, frozen_dtype, load_again
 from mllmtool.training.keeping import Keeper, Logits, evaluating, needs_copy, without_adapters
 from mllmtool.training.losses import Ledger, learning_places, token_losses
 from mllmtool.training.selection import trainable
+from mllmtool.training.sharding import fill, fill_from_masters, own, whole
 from mllmtool.training.states import read_marker, write_marker
 
 WEIGHTS = "trainable.safetensors"
@@ -41,7 +44,7 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
     def __init__(
         self, job: Job, context: Context, states: Path, measure: Measure | None = None
     ) -> None:
-        args = arguments(job.config, job.length, states, context.stream_seed("dropout"))
+        args = arguments(job, states, context.stream_seed("dropout"))
         super().__init__(
             model=job.model,
             args=args,
@@ -56,9 +59,7 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         self.keeper = _keeper(job, args.device)
         self.model_accepts_loss_kwargs = True  # so that the learnt tokens of a batch are counted
         self.loss_is_scaled_for_ga = True  # by that count, in `compute_loss`
-        learning = trainable(job.model)
-        self._spared = [p for name, p in learning.items() if part_of(name) != "language"]
-        self._job = job
+        self._job, self._context = job, context
 
     def go_on(self, state: Path | None) -> None:
         """Train, from the start or from a state; not at all from one where a probe had stopped."""
@@ -102,9 +103,9 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
             own = None if anchors else logits
             anchored = anchors or {**inputs, "labels": labels}
             loss = loss + self._held(self.keeper, partial(_student, model, own), anchored)
-        if self.args.world_size > 1 or not loss.requires_grad:
-            for parameter in self._spared:  # DDP waits for all, and a text has nothing for these
-                loss = loss + 0 * parameter.flatten()[0]
+        data_parallel = self.args.world_size > 1 and not self.is_fsdp_enabled
+        if data_parallel or not loss.requires_grad:
+            loss = loss + self._nothing()
         if not torch.isfinite(loss):
             raise NumericError(
                 f"step {self.state.global_step + 1}: the loss is {loss.item()};"
@@ -124,26 +125,35 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         total: Tensor = self.accelerator.reduce(mine.to(self.args.device), reduction="sum")
         return total.cpu()
 
-    def leave(self) -> None:
-        """Leave the group of processes; the main one goes on alone, its model on the CPU.
+    def leave(self) -> PreTrainedModel:
+        """Leave the group of processes; the main one goes on alone with the whole model on the CPU.
 
         A thread of gloo may still hold the tensor of the last reduction, and needs Python's lock to
         let go of it. The group's destructor waits for that thread with the lock in hand (torch
         2.13), so the lock must be free for a moment before.
         """
+        model: PreTrainedModel = self._gathered() if self.is_fsdp_enabled else self.model
+        if self.is_deepspeed_enabled:
+            fill_from_masters(trainable(model).values())
         if self.args.world_size > 1:
             self.accelerator.wait_for_everyone()
             time.sleep(0.2)
-        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        self.model.cpu()
+        self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         self.accelerator.end_training()
+        if is_main_process():
+            model.cpu()
+        return model
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write what learns, and nothing else, into a state."""
+        weights = {}
+        for name, parameter in trainable(self.model).items():
+            value = whole(parameter)
+            if self.args.should_save:
+                weights[name] = value.cpu().contiguous()
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            weights = {n: p.detach().cpu().contiguous() for n, p in trainable(self.model).items()}
             save_file(weights, folder / WEIGHTS)
 
     def _groups(self, model: nn.Module) -> list[dict[str, Any]]:
@@ -165,6 +175,12 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         ]
         return [group for group in groups if group["params"]]
 
+    def _nothing(self) -> Tensor:
+        """Zero, of all that a text does not use: DDP waits for every parameter's gradient."""
+        learning = trainable(self.model).items()
+        spared = (p for name, p in learning if part_of(name) != "language")
+        return sum((0 * own(p).flatten()[:1].sum() for p in spared), torch.tensor(0.0))
+
     def _held(self, keeper: Keeper, student: Logits, anchors: dict[str, Any]) -> Tensor:
         """What `keep` adds to the loss of a micro-batch."""
         processes, labels = self.accelerator.num_processes, anchors.pop("labels")
@@ -178,6 +194,30 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         keeper.note(self.state.global_step, values)
         held = [keeper.weights[name] * value * processes for name, value in values.items()]
         return torch.stack(held).sum()
+
+    def _gathered(self) -> PreTrainedModel:
+        """All shards as a model that the main process can run alone; the others have none."""
+        made = load_again(self._job, self._context) if is_main_process() else None
+        for name, parameter in self.model.named_parameters():
+            value = whole(parameter)
+            if made:
+                fill(made.get_parameter(name), value.cpu())
+        return made or self.model
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Trainer would write the whole model besides where it is in shards."""
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        save_fsdp_optimizer(
+            self.accelerator.state.fsdp_plugin,
+            self.accelerator,
+            self.optimizer,
+            self.model,
+            output_dir,
+        )
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         state = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
@@ -198,9 +238,8 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         saved = load_file(state / WEIGHTS)
         if set(saved) != set(learning):
             raise CheckpointError(f"{state}: its tensors are not those that learn; remove it")
-        with torch.no_grad():
-            for name, tensor in saved.items():
-                learning[name].copy_(tensor)
+        for name, tensor in saved.items():
+            fill(learning[name], tensor)
         marker = read_marker(state)
         self.prober.points, self.prober.stopped_at = marker["probe"], marker["stopped_at"]
         if self.is_world_process_zero():

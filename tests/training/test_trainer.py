@@ -158,15 +158,3 @@ def test_processes_must_share_a_batch_evenly(monkeypatch: pytest.MonkeyPatch) ->
     assert str(caught.value) == (
         "--batch 16: is not a multiple of --micro-batch 2 times 3 processes"
     )
-
-
-@pytest.mark.parametrize("name", ["FSDP", "DeepSpeed"])
-def test_sharding_is_refused_not_ignored(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    variable = f"ACCELERATE_USE_{name.upper()}"
-    monkeypatch.setenv(variable, "true")
-    with pytest.raises(ConfigError) as caught:
-        run_length(config(Path("m"), Path("s")), 10)
-    assert str(caught.value) == (
-        f"{variable}: {name} is not served; start with torchrun alone, where every process"
-        " holds the model"
-    )
