@@ -19,7 +19,7 @@ from mllmtool.data.suites import Suite, read_suite
 from mllmtool.errors import ConfigError, OutputError
 from mllmtool.evaluation.findings import find
 from mllmtool.evaluation.labelled import Labelled, describe, open_labelled
-from mllmtool.evaluation.parallel import chosen_device, helpers
+from mllmtool.evaluation.parallel import helpers
 from mllmtool.evaluation.predictions import predictions_path, read_predictions, write_predictions
 from mllmtool.evaluation.report import write_pages
 from mllmtool.evaluation.results import CheckpointRow
@@ -29,6 +29,7 @@ from mllmtool.evaluation.runs import run as run_checkpoints
 from mllmtool.evaluation.scoring import QUADRANTS, Settings, TaskAnswers, read_answers, score
 from mllmtool.evaluation.store import Store, opened, wait_for
 from mllmtool.evaluation.wording import points, quadrant
+from mllmtool.models.devices import chosen_device
 from mllmtool.reports import Artifact, file_sha256
 from mllmtool.runner import Made
 

@@ -89,13 +89,14 @@ class TailorConfig(Config):
         Field(description="directory that --save-moments made, in place of samples and passes"),
     ] = None
     device: Annotated[
-        str | None, Field(description="of the forward passes; default: cuda where there is one")
-    ] = None
+        str, Field(description="of the forward passes: auto, cpu, cuda, cuda:1, ...", exclude=True)
+    ] = "auto"
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"], Field(description="of the forward passes")
     ] = "float32"
     cache_dir: Annotated[
-        str | None, Field(description="folder to keep activations in; default: in memory")
+        str | None,
+        Field(description="folder to keep activations in; default: in memory", exclude=True),
     ] = None
     salience_weight: Annotated[
         Share | None,

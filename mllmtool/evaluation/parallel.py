@@ -11,10 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
-from mllmtool.errors import ConfigError
-
 
 @contextmanager
 def helpers(number: int, work: Callable[..., None], *arguments: Any) -> Iterator[None]:
@@ -33,24 +29,6 @@ def helpers(number: int, work: Callable[..., None], *arguments: Any) -> Iterator
             process.terminate()
         for process in started:
             process.join()
-
-
-def chosen_device(name: str) -> torch.device:
-    """The device of a name; `auto` is this process's own GPU, or the CPU where there is none.
-
-    Raises:
-        ConfigError: there is no such device.
-    """
-    if name == "auto" and torch.cuda.is_available():
-        local = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
-        return torch.device("cuda", local % torch.cuda.device_count())
-    try:
-        device = torch.device("cpu" if name == "auto" else name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"--device: {name} cannot be used: {reason}") from error
-    return device
 
 
 def _help(place: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from mllmtool.configs.tailor import TailorConfig
 from mllmtool.errors import ConfigError, MismatchError
+from mllmtool.models.devices import chosen_device
 from mllmtool.models.encoding import Encoder
 from mllmtool.models.skeleton import Skeleton
 from mllmtool.reports import Artifact
@@ -55,12 +56,7 @@ def place_of(config: TailorConfig) -> Place:
     Raises:
         ConfigError: there is no such device, or no such folder.
     """
-    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"--device: {device} is not to be had here: {reason}") from error
+    device = chosen_device(config.device)
     folder = Path(config.cache_dir) if config.cache_dir else None
     if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise ConfigError(f"--cache-dir: {folder} is no folder that can be written to")

@@ -28,7 +28,7 @@ from mllmtool.tailoring.sites import Site, Use, find_units
 class Place:
     """Where to compute, and where activations that wait lie (None: in memory)."""
 
-    device: str = "cpu"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     folder: Path | None = None
 
 
