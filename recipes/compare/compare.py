@@ -1,0 +1,182 @@
+"""Compare the ways not to forget over several seeds, at equal gain on the new task.
+
+    python recipes/compare/compare.py OUT EVAL/report.json [EVAL/report.json ...]
+
+OUT/compare.md    what each way keeps at a share of the tuned checkpoint's gain, and the findings
+OUT/pareto.png    every checkpoint of every seed: gain against the mean loss of the old quadrants
+OUT/compare.json  the same figures
+
+A way is given at several strengths. At a level, say 0.9 of what the tuned checkpoint gains, a
+way's figure on one seed is the least loss of its strengths that gain at least that much. A finding
+is the difference of two ways there, over the seeds that both reach: held when Student's interval
+(95 %) of its mean lies above zero, not held when it lies below, else undecided.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy.stats import t
+
+LEVELS = (0.7, 0.8, 0.9, 0.95)
+TUNED = "unsafe"
+CLAIMS = (
+    ("grafting", "wise-ft", "Keeping the largest changes keeps more than interpolating all"),
+    ("paper", "wise-ft", "The paper's decorated patch keeps more than interpolating all"),
+    ("paper", "released", "The exact decoration keeps more than the released code's"),
+    ("paper", "grafting", "The fused mask with decoration keeps more than magnitude alone"),
+    ("anchored", "wise-ft", "The anchored patch keeps more than interpolating all"),
+    ("anchored", "paper", "Anchors keep more than the paper's objective"),
+    ("safe", "anchored", "A safe recipe keeps more than an anchored repair afterwards"),
+    ("hybrid", "anchored", "Hybrid data keep more than an anchored repair afterwards"),
+    ("hybrid", "safe", "Hybrid data keep more than a safe recipe"),
+    ("hybrid-wise-ft", "hybrid", "Interpolating after hybrid training keeps more yet"),
+    ("safe-wise-ft", "wise-ft", "A safe recipe then interpolation keeps more than interpolation"),
+)
+
+
+class Row(NamedTuple):
+    """One checkpoint on one seed; shares."""
+
+    label: str
+    gain: float
+    kept: float  # mean delta of the old quadrants, mostly below 0
+
+    @property
+    def way(self) -> str:
+        """The label without its strengths: `anchored-0.1-3` is `anchored`."""
+        return re.sub(r"(-[0-9.]+)+$", "", self.label)
+
+
+class Finding(NamedTuple):
+    """One way less another at a level: mean and interval over seeds, in shares."""
+
+    claim: str
+    level: float
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+    @property
+    def verdict(self) -> str:
+        """What the interval says; of fewer than two seeds, nothing."""
+        if self.seeds < 2:
+            return "undecided"
+        return "held" if self.low > 0 else "not held" if self.high < 0 else "undecided"
+
+
+def main() -> None:
+    """Write the three files."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("reports", type=Path, nargs="+")
+    arguments = parser.parse_args()
+    seeds = [rows_of(json.loads(path.read_text())) for path in arguments.reports]
+    findings = [
+        finding for claim in CLAIMS for level in LEVELS for finding in compared(seeds, claim, level)
+    ]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    draw(seeds, arguments.out / "pareto.png")
+    rows = [[row._asdict() for row in seed] for seed in seeds]
+    verdicts = [{**found._asdict(), "verdict": found.verdict} for found in findings]
+    text = json.dumps({"seeds": rows, "findings": verdicts}, indent=1)
+    (arguments.out / "compare.json").write_text(text + "\n")
+    (arguments.out / "compare.md").write_text(page(seeds, findings))
+
+
+def rows_of(report: dict[str, Any]) -> list[Row]:
+    """The checkpoints of one evaluation, the base left out."""
+    rows = report["results"]["original_new"]
+    return [Row(row["checkpoint"], row["gain"], row["mean_delta"]) for row in rows[1:]]
+
+
+def at_level(rows: list[Row], way: str, level: float) -> float | None:
+    """The least loss of a way's strengths that gain enough on one seed; None if none does."""
+    enough = level * next(row.gain for row in rows if row.label == TUNED)
+    return max((row.kept for row in rows if row.way == way and row.gain >= enough), default=None)
+
+
+def compared(seeds: list[list[Row]], claim: tuple[str, str, str], level: float) -> list[Finding]:
+    """The finding of one claim at one level; none if no seed has both ways there."""
+    first, second, text = claim
+    pairs = [(at_level(rows, first, level), at_level(rows, second, level)) for rows in seeds]
+    differences = np.array([one - two for one, two in pairs if one is not None and two is not None])
+    if not len(differences):
+        return []
+    mean, half = float(differences.mean()), 0.0
+    if len(differences) > 1:
+        error = differences.std(ddof=1) / len(differences) ** 0.5
+        half = float(t.ppf(0.975, len(differences) - 1) * error)
+    return [Finding(text, level, mean, mean - half, mean + half, len(differences))]
+
+
+def page(seeds: list[list[Row]], findings: list[Finding]) -> str:
+    """The tables in Markdown."""
+    ways = list(dict.fromkeys(row.way for row in seeds[0]))
+    lines = [
+        f"# What keeps most at equal gain, {len(seeds)} seed(s)",
+        "",
+        "Mean change of the old quadrants, points, at a share of the tuned checkpoint's gain:"
+        " mean over seeds (least to most); in brackets the seeds that reach the level, if not all.",
+        "",
+        "| way | strengths | " + " | ".join(f"{level:.0%}" for level in LEVELS) + " |",
+        "|---|---" + "|---" * len(LEVELS) + "|",
+    ]
+    for way in ways:
+        strengths = sum(row.way == way for row in seeds[0])
+        cells = [cell([at_level(rows, way, level) for rows in seeds]) for level in LEVELS]
+        lines.append(f"| {way} | {strengths} | " + " | ".join(cells) + " |")
+    lines += ["", "| finding | at | difference, points | verdict |", "|---|---|---|---|"]
+    for found in findings:
+        span = f"{100 * found.mean:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+        lines.append(f"| {found.claim} | {found.level:.0%} | {span} | {found.verdict} |")
+    lines += ["", "![gain against loss](pareto.png)", "", "| checkpoint | gain | old quadrants |"]
+    lines.append("|---|---|---|")
+    for row in seeds[0]:
+        same = [other for rows in seeds for other in rows if other.label == row.label]
+        gains = " / ".join(f"{100 * other.gain:+.1f}" for other in same)
+        kept = " / ".join(f"{100 * other.kept:+.1f}" for other in same)
+        lines.append(f"| {row.label} | {gains} | {kept} |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(values: list[float | None]) -> str:
+    """One way at one level over the seeds."""
+    reached = [100 * value for value in values if value is not None]
+    if not reached:
+        return "not reached"
+    missing = "" if len(reached) == len(values) else f" [{len(reached)}]"
+    return f"{np.mean(reached):+.1f} ({min(reached):+.1f} to {max(reached):+.1f}){missing}"
+
+
+def draw(seeds: list[list[Row]], path: Path) -> None:
+    """Every checkpoint, a marker a way; a line joins the strengths of an interpolation."""
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    axes = figure.subplots()
+    ways = list(dict.fromkeys(row.way for row in seeds[0]))
+    for place, way in enumerate(ways):
+        for seed, rows in enumerate(seeds):
+            points = sorted((row.gain, row.kept) for row in rows if row.way == way)
+            gains, kept = 100 * np.array(points).T
+            style = {"color": f"C{place % 10}", "marker": "osv^D*Px<>"[place % 10], "alpha": 0.8}
+            line = "-" if way.endswith("wise-ft") else ""
+            label = way if seed == 0 else None
+            axes.plot(gains, kept, line, lw=0.6, ms=5, label=label, **style)
+    axes.set_xlabel("gain on the new task, points")
+    axes.set_ylabel("mean change of the old quadrants, points")
+    axes.legend(fontsize=8, frameon=False)
+    axes.grid(alpha=0.3)
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=160, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()
