@@ -8,13 +8,13 @@
 C := build/compare/$(SCALE)
 CS := $(C)-$(SEED)
 SEEDS := 0 1 2
-WEIGHTS := 0.3 0.4 0.5 0.6 0.7 0.8 0.9
-GRAFTS := 0.05 0.1 0.2 0.4 0.7
+WEIGHTS := 0.4 0.5 0.6 0.7 0.8 0.9
+GRAFTS := 0.1 0.2 0.3 0.4 0.7
 DARES := 0.1 0.5 0.9
-RELEASED := 0.1 0.2
+RELEASED := 0.1 0.2 0.5
 PAPER := 0.05 0.1 0.2 0.5
 ANCHOR_DENSITIES := 0.1 0.3 1
-ANCHOR_WEIGHTS := 0.1 0.3 1 3 10
+ANCHOR_WEIGHTS := 0.1 0.2 0.3 0.5 1 2
 
 ifeq ($(SCALE),small)
 SEEDS := 0

@@ -7,9 +7,10 @@ OUT/pareto.png    every checkpoint of every seed: gain against the mean loss of 
 OUT/compare.json  the same figures
 
 A way is given at several strengths. At a level, say 0.9 of what the tuned checkpoint gains, a
-way's figure on one seed is the least loss of its strengths that gain at least that much. A finding
-is the difference of two ways there, over the seeds that both reach: held when Student's interval
-(95 %) of its mean lies above zero, not held when it lies below, else undecided.
+way's figure on one seed is read off the line through those of its strengths that no other of them
+beats in both gain and loss. A finding is the difference of two ways there, over the seeds that
+both reach: held when Student's interval (95 %) of its mean lies above zero, not held when it lies
+below, else undecided.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import t
 
-LEVELS = (0.7, 0.8, 0.9, 0.95)
+LEVELS = (0.8, 0.9, 0.95)
 TUNED = "unsafe"
 CLAIMS = (
     ("grafting", "wise-ft", "Keeping the largest changes keeps more than interpolating all"),
@@ -99,9 +100,13 @@ def rows_of(report: dict[str, Any]) -> list[Row]:
 
 
 def at_level(rows: list[Row], way: str, level: float) -> float | None:
-    """The least loss of a way's strengths that gain enough on one seed; None if none does."""
-    enough = level * next(row.gain for row in rows if row.label == TUNED)
-    return max((row.kept for row in rows if row.way == way and row.gain >= enough), default=None)
+    """The loss of a way at a share of the tuned checkpoint's gain; None where it gains less."""
+    wanted = level * next(row.gain for row in rows if row.label == TUNED)
+    same = sorted((row for row in rows if row.way == way), key=lambda row: row.gain)
+    best = [row for place, row in enumerate(same) if row.kept >= max(r.kept for r in same[place:])]
+    if best[-1].gain < wanted:
+        return None
+    return float(np.interp(wanted, [row.gain for row in best], [row.kept for row in best]))
 
 
 def compared(seeds: list[list[Row]], claim: tuple[str, str, str], level: float) -> list[Finding]:
