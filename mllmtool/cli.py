@@ -24,7 +24,12 @@ from mllmtool.configs.base import Config, RunConfig, flag
 from mllmtool.configs.build_vqa import BuildVqaConfig
 from mllmtool.configs.diff import DiffConfig
 from mllmtool.configs.eval_handoff import EvalExportConfig
-from mllmtool.configs.eval_matrix import EvalBestConfig, EvalMatrixConfig
+from mllmtool.configs.eval_matrix import (
+    EvalBestConfig,
+    EvalCheckConfig,
+    EvalCompareConfig,
+    EvalMatrixConfig,
+)
 from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.configs.fuse import FuseConfig
 from mllmtool.configs.mix_data import MixDataConfig
@@ -62,6 +67,8 @@ COMMANDS: dict[str, Row] = {
     "tailor": Row(TailorConfig, "tailor"),
     "fuse": Row(FuseConfig, "fuse"),
     "eval-matrix": Row(EvalMatrixConfig, "eval_matrix"),
+    "eval-matrix check": Row(EvalCheckConfig, "eval_check", prints=True),
+    "eval-matrix compare": Row(EvalCompareConfig, "eval_compare", prints=True),
     "eval-matrix best": Row(EvalBestConfig, "eval_best", prints=True),
     "eval-matrix export": Row(EvalExportConfig, "eval_export"),
     "patch apply": Row(PatchApplyConfig, "patch_apply"),

@@ -1,9 +1,10 @@
-"""Configs of `eval-matrix` and of `eval-matrix best`."""
+"""Configs of `eval-matrix` and its commands."""
 
 import re
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from mllmtool.configs.base import Config
 
@@ -17,8 +18,10 @@ def _in_points(text: str) -> str:
 class EvalMatrixConfig(Config):
     """Evaluate checkpoints on a suite: the 2x2 matrix against the base, with verdicts."""
 
-    suite: Annotated[str, Field(description="suite of tasks, YAML")]
-    base: Annotated[str, Field(description="checkpoint that the others are compared with")]
+    suite: Annotated[str | None, Field(description="suite of tasks, YAML")] = None
+    base: Annotated[
+        str | None, Field(description="checkpoint that the others are compared with")
+    ] = None
     checkpoint: Annotated[
         tuple[str, ...], Field(description="checkpoint, or LABEL=checkpoint, repeated")
     ] = ()
@@ -26,7 +29,7 @@ class EvalMatrixConfig(Config):
     workers: Annotated[  # of the run, not of its result: in no report's config, as is the device
         int, Field(description="processes on this machine that share it", ge=1, exclude=True)
     ] = 1
-    device: Annotated[str, Field(description="auto, cpu, cuda, cuda:1, ...", exclude=True)] = "auto"
+    device: Annotated[str, Field(description="auto, cpu, cuda or cuda:N", exclude=True)] = "auto"
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"], Field(description="what is computed in")
     ] = "float32"
@@ -47,6 +50,36 @@ class EvalMatrixConfig(Config):
         ),
     ] = None
     bootstrap: Annotated[int, Field(description="bootstrap resamples", ge=100)] = 10000
+    stages: Annotated[
+        tuple[str, ...],
+        Field(
+            description="LABEL or LABEL=TASK of each stage of a sequence of fine-tunings, in order;"
+            " default tasks: the new ones"
+        ),
+    ] = ()
+    only: Annotated[
+        Literal["score", "report"] | None,
+        Field(description="score the predictions of --evals again, or only write its report again"),
+    ] = None
+    evals: Annotated[
+        str | None, Field(description="directory that eval-matrix made, with --only")
+    ] = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.only is None) != (self.evals is None):
+            raise ValueError("--only: goes with --evals, the directory of the predictions")
+        if self.only is None:
+            lacking = [flag for flag in ("suite", "base") if getattr(self, flag) is None]
+            if lacking:
+                raise ValueError("; ".join(f"--{flag}: is required" for flag in lacking))
+        elif self.base is not None or self.checkpoint:
+            raise ValueError("--only: runs no model; leave --base and --checkpoint away")
+        return self
+
+    def default_out(self) -> str | None:
+        """`eval` -> `eval-score`."""
+        return f"{Path(self.evals)}-{self.only}" if self.evals else None
 
 
 class EvalBestConfig(Config):
@@ -63,3 +96,42 @@ class EvalBestConfig(Config):
     def loss(self) -> float:
         """The loss allowed, a share."""
         return float(self.max_loss.removesuffix("pp")) / 100
+
+
+class EvalCompareConfig(Config):
+    """Compare any two checkpoints of an evaluation, task by task, with paired tests."""
+
+    a: Annotated[str, Field(description="label", json_schema_extra={"argument": True})]
+    b: Annotated[str, Field(description="label of the other", json_schema_extra={"argument": True})]
+    evals: Annotated[str, Field(description="directory that eval-matrix made")]
+    task: Annotated[tuple[str, ...], Field(description="task, repeated; default all")] = ()
+    suite: Annotated[str | None, Field(description="the suite, where it lies elsewhere by now")] = (
+        None
+    )
+    margin: Annotated[
+        float | None,
+        Field(
+            description="loss that still counts as kept, a share; default: the evaluation's",
+            gt=0,
+            lt=1,
+        ),
+    ] = None
+    bootstrap: Annotated[int, Field(description="bootstrap resamples", ge=100)] = 10000
+    json_output: Annotated[
+        bool, Field(description="print JSON instead of a table", json_schema_extra={"flag": "json"})
+    ] = False
+
+
+class EvalCheckConfig(Config):
+    """Check a suite: items, images, prompts, and what of it is in training samples too."""
+
+    suite: Annotated[str, Field(description="suite of tasks, YAML")]
+    samples: Annotated[
+        tuple[str, ...], Field(description="training samples to look for its items in, repeated")
+    ] = ()
+    margin: Annotated[
+        float | None,
+        Field(
+            description="loss that still counts as kept, a share; default: the suite's", gt=0, lt=1
+        ),
+    ] = None

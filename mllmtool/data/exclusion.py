@@ -19,6 +19,7 @@ from mllmtool.data.texts import plain, spoken
 from mllmtool.errors import DataError
 
 Pictures = tuple[bytes, ...]
+ANSWERED = {"options", "answers", "references"}  # of which an item has one
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def read_exclusion(paths: Iterable[str], by: Iterable[Reason]) -> Exclusion:
     """
     ids, prompts, pictures = set(), dict[str, set[Pictures]](), dict[int, set[bytes]]()
     for path in paths:
-        for where, folder, sample in _samples(Path(path)):
+        for where, folder, sample in samples_of(Path(path)):
             try:
                 sizes = [folder.num_bytes(name) for name in sample.get("images", ())]
             except DataError as error:
@@ -80,7 +81,12 @@ def read_exclusion(paths: Iterable[str], by: Iterable[Reason]) -> Exclusion:
     )
 
 
-def _samples(path: Path) -> Iterator[tuple[str, ImageFolder, dict[str, Any]]]:
+def samples_of(path: Path) -> Iterator[tuple[str, ImageFolder, dict[str, Any]]]:
+    """Place, image folder and sample of each item of a suite, or row of items or samples.
+
+    Raises:
+        DataError: one cannot be read.
+    """
     if path.suffix in (".yaml", ".yml"):
         for task in read_suite(path).tasks:
             folder = ImageFolder(task.root)
@@ -89,7 +95,7 @@ def _samples(path: Path) -> Iterator[tuple[str, ImageFolder, dict[str, Any]]]:
         return
     folder, form = ImageFolder(images_root(path)), None
     for where, values in read_rows(path):
-        if {"question", "options"} <= values.keys():
+        if "question" in values and not values.keys().isdisjoint(ANSWERED):
             yield where, folder, _as_sample(parse_line(Item, values, where))
             continue
         form = form or detect(values, where)

@@ -5,9 +5,11 @@ distribution of the fine-tuning data) and whether it is an old ability, the new 
 Prompts are templates of named fields and metrics are chosen by name; no code is run.
 """
 
+import hashlib
+import json
 import random
 import string
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -242,11 +244,28 @@ class Task:
         """What a response to choose each option looks like; nothing where there are none."""
         return tuple(LETTERS[: len(item.options)]) if self.file.answer == "letter" else item.options
 
+    def asked_sha256(self, digests: Sequence[str]) -> str:
+        """Hash of all that a model is asked; `digests` are of the pictures of each item."""
+        asked = [
+            (item.id, self._prompt(item), self.answers(item), digest)
+            for item, digest in zip(self.items, digests, strict=True)
+        ]
+        whole = json.dumps([self.file.max_new_tokens, asked])
+        return hashlib.sha256(whole.encode()).hexdigest()
+
+    @cached_property
+    def image_digests(self) -> tuple[str, ...]:
+        """For each item a hash of its images' bytes, in order; of its own name where it has none.
+
+        Raises:
+            DataError: an image is missing, unreadable or leads out of the image folder.
+        """
+        return tuple(_digest(self.images(item)) or f"{self.name}/{item.id}" for item in self.items)
+
     def sample(self, item: Item) -> Sample:
         """The user's turn: the images, then the rendered prompt."""
-        prompt = self.file.template.format(question=item.question, options=self._options(item))
         marks = f"{IMAGE_MARK}\n" * len(item.images)
-        turn = Message(role="user", content=marks + prompt)
+        turn = Message(role="user", content=marks + self._prompt(item))
         return Sample(id=item.id, images=item.images, messages=(turn,))
 
     def limited(self, limit: int, rng: random.Random) -> Self:
@@ -255,6 +274,9 @@ class Task:
             return self
         chosen = sorted(rng.sample(range(len(self.items)), limit))
         return replace(self, items=tuple(self.items[index] for index in chosen))
+
+    def _prompt(self, item: Item) -> str:
+        return self.file.template.format(question=item.question, options=self._options(item))
 
     def _options(self, item: Item) -> str:
         style = self.file.options_style
@@ -269,6 +291,10 @@ class Suite:
     path: Path
     file: SuiteFile
     tasks: tuple[Task, ...]
+
+    def of(self, tasks: Iterable[Task]) -> Self:
+        """The suite with other tasks, or other items of its own."""
+        return replace(self, tasks=tuple(tasks))
 
     @cached_property
     def num_items(self) -> int:
@@ -321,3 +347,13 @@ def _unfit(item: Item, kind: TaskType, asks: bool) -> str | None:
     if asks and not item.question.strip():
         return "question: is empty, and the prompt shows it"
     return "has images, and type is text" if kind == "text" and item.images else None
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    whole = hashlib.sha256()
+    for path in paths:
+        try:
+            whole.update(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    return whole.hexdigest() if paths else ""

@@ -10,6 +10,8 @@ from mllmtool.data.samples import parse_line, read_jsonl, write_jsonl
 from mllmtool.data.suites import Task
 from mllmtool.errors import DataError, some
 
+PREDICTIONS = "predictions"  # the folder of them in an output
+
 
 class Prediction(BaseModel):
     """The greedy response to an item, and the log-probability of each option.
@@ -30,7 +32,7 @@ class Prediction(BaseModel):
 
 def predictions_path(folder: Path, label: str, task: Task) -> Path:
     """`folder/predictions/LABEL/TASK.jsonl`."""
-    return folder / "predictions" / label / f"{task.name}.jsonl"
+    return folder / PREDICTIONS / label / f"{task.name}.jsonl"
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:

@@ -35,7 +35,8 @@ class CheckpointRow(Strict):
 class TaskRow(Strict):
     """A task; `clusters` counts distinct images, `chance` is the score of guessing an option.
 
-    `answer` is None and `chance` 0 for tasks without options. `items_sha256` is of its items.
+    `answer` is None and `chance` 0 for tasks without options. `asked_sha256` is of what the model
+    was asked: prompts, options and pictures.
     """
 
     name: str
@@ -47,7 +48,7 @@ class TaskRow(Strict):
     clusters: int
     primary: MetricName
     chance: float
-    items_sha256: str | None = None
+    asked_sha256: str | None = None
 
 
 class Score(Strict):

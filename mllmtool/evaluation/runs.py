@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing import parent_process
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -260,25 +259,6 @@ class _Runner:
         if problem:
             log.warning("the fast way of reading is not used: %s", problem)
         return problem != ""
-
-
-def image_digests(task: Task) -> tuple[str, ...]:
-    """For each item a hash of its images' bytes, in order; of its own name where it has none.
-
-    Raises:
-        DataError: an image is missing, unreadable or leads out of the image folder.
-    """
-    return tuple(_digest(task.images(item)) or f"{task.name}/{item.id}" for item in task.items)
-
-
-def _digest(paths: Sequence[Path]) -> str:
-    whole = hashlib.sha256()
-    for path in paths:
-        try:
-            whole.update(path.read_bytes())
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    return whole.hexdigest() if paths else ""
 
 
 def _swap(model: nn.Module, loaded: Checkpoint, checkpoint: Checkpoint) -> None:

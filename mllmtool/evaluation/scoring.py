@@ -320,4 +320,5 @@ def _task_row(one: TaskAnswers) -> TaskRow:
         clusters=len(set(one.clusters)),
         primary=file.verdict_metric,
         chance=fmean(one.chances),
+        asked_sha256=one.task.asked_sha256(one.clusters),
     )

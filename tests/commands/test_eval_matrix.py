@@ -84,6 +84,16 @@ def test_what_is_written(made: Path) -> None:
         ),
         "report.html",
         "report.md",
+        *(
+            f"tables/{name}"
+            for name in (
+                "cells.csv",
+                "deltas.csv",
+                "original_new.csv",
+                "quadrants.csv",
+                "tables.tex",
+            )
+        ),
     ]
     roles = [one.role for one in report.inputs]
     assert roles == ["base", "checkpoint", "checkpoint", "suite", *("task", "items", "images") * 4]
@@ -118,8 +128,8 @@ def scores(results: Results) -> list[Any]:
 
 def test_warnings_say_what_the_items_cannot_show(made: Path) -> None:
     assert read_report(made / "report.json").warnings == [
-        f"{task}: 6 items cannot show that nothing beyond 2.0 pp was lost; 149 can"
-        for task in ("colour-letter", "other-letter", "colour-open", "sums")
+        "too few items to show that nothing beyond 2.0 pp was lost, which takes 149:"
+        " colour-letter (6), other-letter (6), colour-open (6) and 1 more"
     ]
 
 
@@ -196,13 +206,23 @@ def test_plan(suite: Path, llava: Path, tuned: Path) -> None:
     ]
     assert plan["tasks"][2] == {
         "name": "colour-open",
+        "type": "mcq",
         "quadrant": "ood_text_id_image",
         "role": "original",
         "answer": "text",
+        "primary": "text_exact",
         "items": 6,
         "images": 6,
     }
-    assert len(plan["problems"]) == 4
+    assert len(plan["problems"]) == 1
+    weights = sum(path.stat().st_size for path in llava.glob("*.safetensors"))
+    assert plan["cost"].pop("weight_bytes") == pytest.approx(2 * weights, rel=0.05)
+    assert plan["cost"] == {
+        "prompts": 24 * 2,
+        "options": (6 * 5 + 6 * 5 + 6 * 5 + 6 * 8) * 2,
+        "response_tokens_at_most": 24 * 4 * 2,
+        "images": 12,
+    }
 
 
 def test_plan_names_what_the_suite_lacks(own: Path, llava: Path) -> None:
@@ -213,7 +233,8 @@ def test_plan_names_what_the_suite_lacks(own: Path, llava: Path) -> None:
         f"{own}: no task in OOD text · ID image",
         f"{own}: no task in OOD text · OOD image",
         f"{own}: no task has role new: there is no gain to set against losses",
-        "other-letter: 2 items cannot show that nothing beyond 50.0 pp was lost; 5 can",
+        "too few items to show that nothing beyond 50.0 pp was lost, which takes 5:"
+        " other-letter (2)",
     ]
 
 

@@ -37,7 +37,7 @@ def test_scores_are_those_of_eval_matrix(suite: Path, llava: Path, tmp_path: Pat
     tasks = read_suite(suite).tasks
     config = EvalMatrixConfig(suite=str(suite), base=str(llava))
     with opened(tmp_path / "predictions") as store:
-        settings, base = Settings(store, 4), open_labelled(config.base, ())
+        settings, base = Settings(store, 4), open_labelled(config.base or "", ())
         [(_, answers)] = run_checkpoints(base, tasks, settings, Context(quiet=True))
     for task in tasks:
         right = [

@@ -20,7 +20,7 @@ from mllmtool.errors import DataError
 from mllmtool.evaluation import checking, runs
 from mllmtool.evaluation.labelled import Labelled, describe
 from mllmtool.evaluation.predictions import Prediction
-from mllmtool.evaluation.runs import Settings, image_digests, run
+from mllmtool.evaluation.runs import Settings, run
 from mllmtool.evaluation.store import opened
 from mllmtool.models.loading import load_model
 
@@ -189,7 +189,7 @@ def test_what_counts_as_a_copy_of_the_base(llava: Path, other: Path, tmp_path: P
 
 
 def test_images_are_known_by_their_bytes(tasks: tuple[Task, ...]) -> None:
-    seen, unseen, opened, sums = map(image_digests, tasks)
+    seen, unseen, opened, sums = (task.image_digests for task in tasks)
     assert seen == opened
     assert len({*seen, *unseen}) == 8
     assert sums == ("sums/sums-0", "sums/sums-1", "sums/sums-2", "sums/sums-3")
