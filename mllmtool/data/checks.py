@@ -66,7 +66,8 @@ class Checks:
         if self.decode or self.reads_texts:
             good = np.flatnonzero(fields["state"] == GOOD).tolist()
             problems += _noted(self._note_more, good, texts, fields)
-        fields["ours"] &= [b"\n" not in text and b"\r" not in text for text in data]
+        if fields["ours"].any():
+            fields["ours"] &= [b"\n" not in text and b"\r" not in text for text in data]
         return fields, sorted(problems)
 
     def _quick(self, values: Sequence[Any], fields: Fields, begin: int = 0) -> Iterator[int]:
