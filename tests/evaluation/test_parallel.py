@@ -13,7 +13,7 @@ from mllmtool.configs.base import RunConfig
 from mllmtool.configs.eval_matrix import EvalMatrixConfig
 from mllmtool.context import is_main_process
 from mllmtool.errors import ConfigError
-from mllmtool.evaluation.parallel import chosen_device
+from mllmtool.models.devices import chosen_device
 from mllmtool.reports import read_report
 from mllmtool.runner import execute
 
