@@ -107,6 +107,7 @@ class FinetuneConfig(Config):
         "bf16": "precision: bf16-mixed",
         "fsdp_config": "fsdp: {reshard_after_forward: true}",
         "save_steps": "save_every",
+        "dataloader_num_workers": "workers",
         "output_dir": "out",
         "overwrite_output_dir": "overwrite",
         "resume_from_checkpoint": "resume: auto",
@@ -177,6 +178,9 @@ class FinetuneConfig(Config):
         Probe | None,
         Field(description="{suite: FILE, every: N, limit: N, stop_if: forgetting > 0.02}, as YAML"),
     ] = None
+    workers: Annotated[
+        int, Field(description="processes that prepare batches; 0: the one that trains", ge=0)
+    ] = 0
     save_every: Annotated[
         int | None, Field(description="optimizer steps between resumable states", ge=1)
     ] = None

@@ -143,10 +143,10 @@ class Encoder:
             return {key: join_rows([[t[key] for t in row] for row in made]) for key in flat[0]}
         return {key: join([tensors[key] for tensors in flat]) for key in flat[0]}
 
-    def preload(self, row: Row) -> None:
-        """Decode the row's images while memory for pixels is left, so that later it need not."""
-        if self._pixels.bytes_left > 0:
-            self.pixels([row])
+    def preload(self, row: Row) -> bool:
+        """Decode the row's images, so that later it need not; whether memory holds them."""
+        self.pixels([row])
+        return not self._pixels.full
 
     def decode(self, ids: Tensor | Sequence[int]) -> str:
         """Text of token ids, without special tokens."""

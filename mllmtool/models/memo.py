@@ -14,6 +14,7 @@ class Memo(Generic[V]):
 
     def __init__(self, bytes_left: int, size: Callable[[V], int]) -> None:
         self.bytes_left = bytes_left
+        self.full = False
         self._size = size
         self._kept: dict[Hashable, V] = {}
 
@@ -26,4 +27,6 @@ class Memo(Generic[V]):
         if size <= self.bytes_left:
             self.bytes_left -= size
             self._kept[key] = value
+        else:
+            self.full = True
         return value

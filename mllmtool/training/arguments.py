@@ -44,6 +44,7 @@ def arguments(job: Job, states: Path, seed: int) -> TrainingArguments:
         ddp_find_unused_parameters=False,  # the loss names those that feed nothing
         max_grad_norm=config.max_grad_norm,
         dataloader_pin_memory=cuda,
+        dataloader_num_workers=config.workers,
         use_cpu=not cuda,
         report_to="none",
         disable_tqdm=True,

@@ -12,7 +12,16 @@ from mllmtool.context import Context
 from mllmtool.data.looks import check_turns
 from mllmtool.data.samples import Sample, locate_samples
 from mllmtool.errors import DataError, some
-from mllmtool.models.encoding import Encoder, Row
+from mllmtool.models.encoding import IGNORED, Encoder, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many tokens a sample has."""
+
+    tokens: int
+    image_tokens: int
+    learnt_tokens: int
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,7 @@ class Examples:
     samples: tuple[Sample, ...]
     places: tuple[str, ...]
     root: Path
+    counts: tuple[Counts, ...]
     dropped: tuple[str, ...] = ()
 
     @property
@@ -58,11 +68,12 @@ def read_examples(
     Raises:
         DataError: a sample is wrong; it names `file:line` of up to three and how many there are.
     """
-    samples, places, dropped, problems = [], [], [], []
+    samples, places, counts, dropped, problems = [], [], [], [], []
     for place, sample in context.track(locate_samples(file), "samples read"):
         try:
             check_turns(sample)
-            problem = longest.problem(encoder.train_row(sample, root))
+            row = encoder.train_row(sample, root)
+            problem = longest.problem(row)
         except DataError as error:
             problems.append(f"{place}: {error}")
             continue
@@ -73,6 +84,7 @@ def read_examples(
         else:
             samples.append(sample)
             places.append(place)
+            counts.append(_count(row, encoder.image_token_id))
     if problems:
         raise DataError(some(problems))
     if not samples:
@@ -80,7 +92,7 @@ def read_examples(
         raise DataError(f"{file}: holds no sample{left}")
     if dropped:
         context.warn(f"{some(dropped)}: left out, being too long")
-    return Examples(tuple(samples), tuple(places), root, tuple(dropped))
+    return Examples(tuple(samples), tuple(places), root, tuple(counts), tuple(dropped))
 
 
 def preload(examples: Examples, encoder: Encoder, wanted: Iterable[int]) -> None:
@@ -91,8 +103,10 @@ def preload(examples: Examples, encoder: Encoder, wanted: Iterable[int]) -> None
     """
     problems = []
     for index in wanted:
+        sample = examples.samples[index]
         try:
-            encoder.preload(encoder.train_row(examples.samples[index], examples.root))
+            if sample.images and not encoder.preload(encoder.train_row(sample, examples.root)):
+                break
         except DataError as error:
             problems.append(f"{examples.places[index]}: {error}")
     if problems:
@@ -170,3 +184,8 @@ class Collator:
         if self._anchors:
             batch["anchors"] = self._anchors.batch(places, self._encoder)
         return batch
+
+
+def _count(row: Row, image_token_id: int | None) -> Counts:
+    images = 0 if image_token_id is None else int((row.ids == image_token_id).sum())
+    return Counts(len(row.ids), images, int((row.labels != IGNORED).sum()))

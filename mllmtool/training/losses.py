@@ -33,6 +33,14 @@ class Ledger:
         self.sources = tuple(sources)
         self.sums = torch.zeros(2, len(sources), dtype=torch.float64, device=device)
         self.tokens = torch.zeros(2, dtype=torch.float64, device=device)  # seen, learnt
+        self._step = -1
+
+    def begin(self, step: int, afresh: int) -> None:
+        """Forget the losses before the step `afresh`, once it is reached."""
+        if step != self._step:
+            self._step = step
+            if step == afresh:
+                self.sums.zero_()
 
     def count(self, seen: Tensor, targets: Tensor) -> None:
         """Note tokens seen, by their mask, and learnt."""

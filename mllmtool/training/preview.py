@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mllmtool.models.encoding import IGNORED, Row
+from mllmtool.models.encoding import IGNORED
 from mllmtool.training.job import Job
 from mllmtool.training.keeping import needs_copy
 from mllmtool.training.selection import trainable
@@ -18,20 +18,19 @@ ADAM = 8  # bytes of AdamW's two moments in float32, a weight that learns
 def preview(job: Job) -> dict[str, Any]:
     """Lengths of the samples, what three of them teach, and needs of memory and disk in bytes."""
     encoder, examples = job.encoder, job.examples
-    rows = [encoder.train_row(sample, examples.root) for sample in examples.samples]
-    learnt = [row.labels[row.labels != IGNORED] for row in rows]
+    shown = {
+        place: encoder.train_row(sample, examples.root)
+        for place, sample in zip(examples.places[:SHOWN], examples.samples, strict=False)
+    }
     return {
-        "tokens": _spread([len(row.ids) for row in rows]),
-        "image_tokens": _spread([_num_image_tokens(row, encoder.image_token_id) for row in rows]),
-        "learnt_tokens": _spread([len(ids) for ids in learnt]),
+        "tokens": _spread([count.tokens for count in examples.counts]),
+        "image_tokens": _spread([count.image_tokens for count in examples.counts]),
+        "learnt_tokens": _spread([count.learnt_tokens for count in examples.counts]),
         "learnt_text": {
-            place: encoder.tokenizer.decode(ids)
-            for place, ids in zip(examples.places[:SHOWN], learnt, strict=False)
+            place: encoder.tokenizer.decode(row.labels[row.labels != IGNORED])
+            for place, row in shown.items()
         },
-        "rows": {
-            place: encoder.tokenizer.decode(row.ids)
-            for place, row in zip(examples.places[:SHOWN], rows, strict=False)
-        },
+        "rows": {place: encoder.tokenizer.decode(row.ids) for place, row in shown.items()},
         "sources": list(examples.sources),
         "needs": needs(job),
     }
@@ -69,7 +68,3 @@ def _spread(counts: Sequence[int]) -> dict[str, Any]:
         "max": max(counts),
         "histogram": {str(edge): int(n) for edge, n in zip(edges, number, strict=False)},
     }
-
-
-def _num_image_tokens(row: Row, image_token_id: int | None) -> int:
-    return 0 if image_token_id is None else int((row.ids == image_token_id).sum())

@@ -112,8 +112,9 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
                 " lower --lr, or lengthen --warmup"
             )
         self.ledger.count(inputs["attention_mask"], targets)
-        if self.state.global_step >= self.state.max_steps * 3 // 4:
-            self.ledger.add(sources, losses.detach(), targets)
+        # the last quarter counts, or all steps of a run that a probe stops before
+        self.ledger.begin(self.state.global_step, self.state.max_steps * 3 // 4)
+        self.ledger.add(sources, losses.detach(), targets)
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:  # noqa: ARG002 (Trainer's name)

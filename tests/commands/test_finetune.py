@@ -140,6 +140,14 @@ def test_base_in_bf16_gives_an_output_in_bf16(llava: Path, colours: Path, tmp_pa
     assert 0 < report["results"]["parts"]["language"]["drift"]["changed"] < 0.5
 
 
+def test_workers_change_no_byte(llava: Path, colours: Path, tmp_path: Path) -> None:
+    values: dict[str, Any] = {"model": str(llava), "samples": str(colours), "micro_batch": 2}
+    one, _ = tuned(tmp_path / "one", **values)
+    two, _ = tuned(tmp_path / "two", **values, workers=2)
+    name = "model.safetensors"
+    assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
 def test_text_model(llama: Path, sums: Path, tmp_path: Path) -> None:
     path, report = tuned(tmp_path / "ft", model=str(llama), samples=str(sums), steps=20)
     assert changed_parts(llama, path) == {"language"}
@@ -462,6 +470,7 @@ def test_run_that_forgets_is_stopped(llava: Path, colours: Path, tmp_path: Path)
     assert results["probe"][-1]["forgetting"] > 0.05
     assert all(point["forgetting"] <= 0.05 for point in results["probe"][:-1])
     assert results["loss"]["curve"][-1]["step"] == stopped
+    assert all(row["tokens"] > 0 for row in results["loss_by_source"].values())
 
 
 def test_every_problem_is_told_at_once(llava: Path, tmp_path: Path) -> None:

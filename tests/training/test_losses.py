@@ -37,6 +37,17 @@ def test_mean_is_the_models_own_loss(llava: Path, colours: Path) -> None:
     torch.testing.assert_close(ours, theirs)
 
 
+def test_losses_before_the_last_quarter_count_where_it_is_never_reached() -> None:
+    ledger = Ledger(["a"], torch.device("cpu"))
+    for step in range(4):
+        for _ in range(2):  # micro-batches
+            ledger.begin(step, afresh=3)
+            ledger.add(torch.tensor([0]), torch.tensor([[float(step)]]), torch.tensor([[7]]))
+        loss = {0: 0.0, 1: 0.5, 2: 1.0, 3: 3.0}[step]
+        tokens = {0: 2, 1: 4, 2: 6, 3: 2}[step]
+        assert ledger.means(ledger.sums) == {"a": {"loss": loss, "tokens": tokens}}
+
+
 def test_ledger_by_hand() -> None:
     ledger = Ledger(["a", "b", "never"], torch.device("cpu"))
     targets = torch.tensor([[1, IGNORED], [1, 2], [3, IGNORED], [4, 5]])

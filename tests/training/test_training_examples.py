@@ -145,6 +145,15 @@ def test_broken_picture_is_found_before_training(llava: Path, tmp_path: Path) ->
     assert str(caught.value).startswith(f"{samples}:2: {picture}: is not a readable image: ")
 
 
+def test_pictures_beyond_memory_are_not_decoded_beforehand(llava: Path, tmp_path: Path) -> None:
+    samples = factories.colour_samples(tmp_path, number=3)
+    broken = tmp_path / "images" / "2.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    examples, encoder = read(samples, llava), Encoder.load(llava)
+    encoder._pixels.bytes_left = 4  # no picture fits
+    preload(examples, encoder, [0, 1, 2])  # or each run would decode its whole data twice
+
+
 def test_samples_that_a_short_run_sees() -> None:
     order = Order(10, 4, Context(seed=0))
     assert order.visited() == sorted(order[index] for index in range(4))
