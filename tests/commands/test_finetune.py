@@ -140,6 +140,30 @@ def test_base_in_bf16_gives_an_output_in_bf16(llava: Path, colours: Path, tmp_pa
     assert 0 < report["results"]["parts"]["language"]["drift"]["changed"] < 0.5
 
 
+def test_buffers_that_older_checkpoints_hold_are_kept_as_they_are(
+    llava: Path, colours: Path, tmp_path: Path
+) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(llava, older)
+    tensors = load_file(llava / "model.safetensors")
+    tensors["language_model.model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.rand(4)
+    tensors["vision_tower.vision_model.embeddings.position_ids"] = torch.arange(5)[None]
+    save_file(tensors, older / "model.safetensors", metadata={"format": "pt"})
+    values: dict[str, Any] = {"samples": str(colours), "train": ["language=full", "vision=full"]}
+    path, report = tuned(tmp_path / "ft", model=str(older), **values)
+    plain, _ = tuned(tmp_path / "plain", model=str(llava), **values)
+    ours, base, newer = (Checkpoint.open(one) for one in (path, older, plain))
+    for name in set(base.names) - set(newer.names):
+        assert torch.equal(ours[name], base[name])
+    for name in newer.names:
+        assert torch.equal(ours[name], newer[name])
+    assert report["results"]["parts"]["vision"]["frozen_tensors_equal_to_base"] == 1
+    _, seen = transformers.AutoModelForImageTextToText.from_pretrained(
+        path, output_loading_info=True
+    )
+    assert not any(seen[f"{kind}_keys"] for kind in ("missing", "unexpected", "mismatched"))
+
+
 def test_workers_change_no_byte(llava: Path, colours: Path, tmp_path: Path) -> None:
     values: dict[str, Any] = {"model": str(llava), "samples": str(colours), "micro_batch": 2}
     one, _ = tuned(tmp_path / "one", **values)
