@@ -84,7 +84,8 @@ def main() -> None:
     """Run the command line; the only place that catches."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        status = build_app()(standalone_mode=False, prog_name="mllmtool")
+        words = _spread(sys.argv[1:])
+        status = build_app()(words, standalone_mode=False, prog_name="mllmtool")
     except MllmtoolError as error:
         sys.stderr.write(f"mllmtool: {error}\n")
         status = error.status
@@ -98,6 +99,25 @@ def main() -> None:
     if status == 130:  # typer hands an interrupt back as this status
         sys.stderr.write("mllmtool: interrupted; nothing was left half-written\n")
     sys.exit(status or 0)
+
+
+def _spread(words: list[str]) -> list[str]:
+    """Put a flag that takes several words, KEY=VALUE, before each of them."""
+    takers = {
+        flag(name)
+        for row in COMMANDS.values()
+        for name, field in row.config.model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("words")
+    }
+    spread: list[str] = []
+    taker = ""
+    for word in words:
+        if word.startswith("-") or "=" not in word:
+            taker = word if word in takers else ""
+        elif taker and spread[-1] != taker:
+            spread.append(taker)
+        spread.append(word)
+    return spread
 
 
 def build_app() -> typer.Typer:

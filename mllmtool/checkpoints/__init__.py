@@ -10,7 +10,7 @@ from mllmtool.checkpoints.reader import Checkpoint, TensorInfo, tensor_sha256
 from mllmtool.checkpoints.writer import CheckpointWriter, copy_sidecars
 
 if TYPE_CHECKING:
-    from mllmtool.checkpoints.patch import Patch, PatchBuilder, overlap_mean
+    from mllmtool.checkpoints.patch import Patch, PatchBuilder, fuse_masked, overlap_mean
 
 __all__ = [
     "Checkpoint",
@@ -20,6 +20,7 @@ __all__ = [
     "TensorInfo",
     "check_aligned",
     "copy_sidecars",
+    "fuse_masked",
     "overlap_mean",
     "tensor_sha256",
 ]

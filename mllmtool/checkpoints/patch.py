@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mllmtool.checkpoints.reader import Checkpoint, TensorInfo, tensor_sha256
+from mllmtool.configs.patch import Overlap
 from mllmtool.errors import CheckpointError, MismatchError, NumericError, some
 
 PATCH_NAME = "patch.safetensors"
@@ -224,6 +225,34 @@ class PatchBuilder:
         )
         text = json.dumps(header.model_dump(mode="json", by_alias=True), allow_nan=False)
         save_file(self._parts, path, metadata={METADATA_KEY: text})
+
+
+def fuse_masked(
+    base: torch.Tensor,
+    masks: Sequence[torch.Tensor],
+    tensors: Sequence[torch.Tensor],
+    rule: Overlap = "mean",
+    number: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fuse masked tensors of one base: the union of the masks, and final values.
+
+    Where several overlap: their `mean`; the base with the `sum` of their changes; by `ties`, the
+    mean of those whose change has the sign of the sum (Yadav et al. 2023). `average` divides every
+    sum by `number`, that of all models, of which those without an entry have the base's.
+    """
+    if rule == "mean":
+        return overlap_mean(masks, tensors)
+    start = base.double()
+    changes = torch.stack(
+        [torch.where(m, t.double() - start, 0.0) for m, t in zip(masks, tensors, strict=True)]
+    )
+    total = changes.sum(dim=0)
+    if rule == "ties":
+        agreeing = changes * total > 0
+        total = torch.where(agreeing, changes, 0.0).sum(dim=0) / agreeing.sum(dim=0).clamp(min=1)
+    elif rule == "average":
+        total /= number
+    return torch.stack(list(masks)).any(dim=0), start + total
 
 
 def overlap_mean(

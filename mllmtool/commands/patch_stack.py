@@ -1,4 +1,4 @@
-"""`patch stack`: several patches of one base as one; where they overlap, the mean."""
+"""`patch stack`: several patches of one base as one."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mllmtool.checkpoints import Checkpoint, Patch, PatchBuilder, overlap_mean
+from mllmtool.checkpoints import Checkpoint, Patch, PatchBuilder, fuse_masked
 from mllmtool.checkpoints.patch import PATCH_NAME
 from mllmtool.configs.patch import PatchStackConfig
 from mllmtool.context import Context
@@ -22,23 +22,26 @@ def run(config: PatchStackConfig, context: Context, into: Path) -> Made:
     for name in context.track(_names(patches), "tensors"):
         tensor = base[name]
         holders = [patch for patch in patches if name in patch]
-        mask, mean = overlap_mean(
+        mask, final = fuse_masked(
+            tensor,
             [patch.mask(name) for patch in holders],
             [patch.apply(name, tensor) for patch in holders],
+            config.overlap,
+            len(patches),
         )
-        fused.add(name, mask, mean)
+        fused.add(name, mask, final)
     origin = {"command": "patch stack", "patches": [patch.header.origin for patch in patches]}
     fused.write(into / PATCH_NAME, patches[0].header.base, origin)
     inputs = [
         Artifact(role="patch", path=path, sha256=file_sha256(Path(path))) for path in config.patch
     ]
     inputs.append(Artifact(role="base", path=config.base, sha256=patches[0].header.base))
-    return Made(inputs=inputs, results=_results(base, patches), run={})
+    return Made(inputs=inputs, results=_results(config, base, patches), run={})
 
 
 def plan(config: PatchStackConfig, context: Context) -> dict[str, Any]:  # noqa: ARG001 (contract)
     """Check every patch against the base and say where they overlap."""
-    return _results(*_open(config))
+    return _results(config, *_open(config))
 
 
 def _open(config: PatchStackConfig) -> tuple[Checkpoint, list[Patch]]:
@@ -53,9 +56,11 @@ def _names(patches: Sequence[Patch]) -> list[str]:
     return sorted({name for patch in patches for name in patch.names})
 
 
-def _results(base: Checkpoint, patches: Sequence[Patch]) -> dict[str, Any]:
+def _results(
+    config: PatchStackConfig, base: Checkpoint, patches: Sequence[Patch]
+) -> dict[str, Any]:
     return {
-        "overlap": "mean",
+        "overlap": config.overlap,
         "tensors": len(_names(patches)),
         "kept": [sum(patch.num_kept(name) for name in patch.names) for patch in patches],
         "pairs": [

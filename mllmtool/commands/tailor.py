@@ -18,6 +18,7 @@ from mllmtool.tailoring.job import Data, Job, open_job
 from mllmtool.tailoring.learning import Learned
 from mllmtool.tailoring.measures import caveats, depth_profile, part_summary
 from mllmtool.tailoring.patching import Patched, tailored_maps, tuned_tensors
+from mllmtool.tailoring.points import sweep_points
 from mllmtool.tailoring.presets import choices_of
 from mllmtool.tailoring.sites import find_units
 from mllmtool.tailoring.store import INDEX_NAME
@@ -39,8 +40,10 @@ def run(config: TailorConfig, context: Context, into: Path) -> Made:
     """Run the tuned models unit by unit, tailor what a unit holds, write."""
     job = open_job(config, context)
     learned, found, inputs = learn_tasks(config, job), Found(), _inputs(config, job)
-    write = _write_patch if config.format == "patch" else _write_checkpoint
     with closing(gather(config, job, learned, inputs)) as steps:
+        if config.sweep:
+            return _sweep(config, context, (job, learned), steps, (into, inputs))
+        write = _write_patch if config.format == "patch" else _write_checkpoint
         write(job.pre, into, _patches(config, context, (job, learned), steps, found), inputs)
     rows = sorted(found.rows, key=lambda row: str(row["tensors"][0]))
     results = _results(job, learned, rows)
@@ -58,6 +61,7 @@ def plan(config: TailorConfig, context: Context) -> dict[str, Any]:
     job = open_job(config, context)
     return {
         "preset": config.named_preset,
+        "points": [name for name in config.points() if name],
         "choices": {**vars(choices_of(config)), "mask": config.mask.model_dump()},
         "calibration": [_described(task.data) for task in job.tasks if task.data],
         "anchor": job.anchor and _described(job.anchor),
@@ -65,6 +69,30 @@ def plan(config: TailorConfig, context: Context) -> dict[str, Any]:
         "unchanged_tensors": len(job.pre.names) - len(job.tuned),
         "depth": depth_profile(job.pre.names, sorted(job.tuned)),
     }
+
+
+def _sweep(
+    config: TailorConfig,
+    context: Context,
+    work: tuple[Job, list[Learned]],
+    steps: Iterable[Step],
+    target: tuple[Path, list[Artifact]],
+) -> Made:
+    """Write a patch for each point, in a folder of its name."""
+    (job, learned), (into, inputs) = work, target
+    tuned = [task.checkpoint for task in job.tasks]
+    tracked = context.track(steps, "units", len(list(find_units(learned[0].skeleton.model))))
+    *_, points = sweep_points(config, job.pre, tuned, learned, tracked)
+    described = []
+    for point in points:
+        point.write(into, (inputs[0].sha256, {**_origin(inputs), "point": point.name}))
+        found = _results(job, learned, point.rows)
+        kept = {key: found[key] for key in ("kept", "changed", "share", "parts")}
+        described.append({"patch": f"{point.name}/{PATCH_NAME}", **kept})
+    common = {key: found[key] for key in ("tensors", "entries", "depth")}
+    for text in caveats(points[0].rows, found["depth"]):
+        context.warn(text)
+    return Made(inputs=inputs, results={**common, "points": described}, run={})
 
 
 def _patches(
@@ -88,7 +116,7 @@ def _patches(
             yield from result.patched
         found.solving += time.monotonic() - solving
     found.moments = time.monotonic() - clock - found.solving
-    for patched, row in tuned_tensors(job.pre, tuned, learned):
+    for patched, row in tuned_tensors(job.pre, tuned, learned, choices_of(config)):
         found.rows.append(row)
         yield from patched
 
@@ -112,8 +140,11 @@ def _write_patch(
     builder = PatchBuilder(pre)
     for patched in patches:
         builder.add(patched.name, patched.mask, patched.stored)
-    origin = {"command": "tailor", "inputs": [each.model_dump() for each in inputs]}
-    builder.write(into / PATCH_NAME, inputs[0].sha256, origin)
+    builder.write(into / PATCH_NAME, inputs[0].sha256, _origin(inputs))
+
+
+def _origin(inputs: list[Artifact]) -> dict[str, Any]:
+    return {"command": "tailor", "inputs": [each.model_dump() for each in inputs]}
 
 
 def _inputs(config: TailorConfig, job: Job) -> list[Artifact]:

@@ -1,11 +1,13 @@
 """Configs of `patch apply|remove|stack|info|verify`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from mllmtool.configs.base import Config
+
+Overlap = Literal["mean", "sum", "average", "ties"]
 
 
 class PatchApplyConfig(Config):
@@ -32,13 +34,20 @@ class PatchRemoveConfig(Config):
 
 
 class PatchStackConfig(Config):
-    """Fuse several patches of one base into one; where they overlap, the mean."""
+    """Fuse several patches of one base into one."""
 
     patch: Annotated[
         tuple[str, ...],
         Field(description="patch files", min_length=2, json_schema_extra={"argument": True}),
     ]
     base: Annotated[str, Field(description="base checkpoint")]
+    overlap: Annotated[
+        Overlap,
+        Field(
+            description="where patches overlap: their mean, the sum of their changes, or the mean"
+            " of those with the sum's sign; average divides every sum by the number of patches"
+        ),
+    ] = "mean"
 
 
 class PatchInfoConfig(Config):

@@ -1,12 +1,15 @@
 """Config of `tailor`."""
 
+import re
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from mllmtool.configs.base import PARTS, Config, Part, Share, flag
-from mllmtool.configs.selection import parse_mapping
+from mllmtool.configs.patch import Overlap
+from mllmtool.configs.selection import parse_mapping, parse_pairs
 
 Preset = Literal["paper", "released", "anchored"]
 Solver = Literal["exact", "sweep", "none"]
@@ -15,6 +18,32 @@ Others = Literal["tailor", "pre", "sft"]
 Normalise = Literal["row", "block", "rank", "none"]
 Scope = Literal["matrix", "block", "row"]
 DampingBy = Literal["mean", "column"]
+Combine = Overlap | Literal["joint"]
+SWEPT = {"density": "sparsity"}  # what a sweep calls a field otherwise
+Swept = Literal["density", "anchor-weight", "salience-weight", "damping", "strength"]
+
+
+def check_blocks(text: str) -> str:
+    """Refuse what is no range of blocks.
+
+    Raises:
+        ValueError: it is not 20-31, 20 or PART=20-31.
+    """
+    found = re.fullmatch(r"((vision|projector|language)=)?(\d+)(-(\d+))?", text)
+    if not found or int(found[5] or found[3]) < int(found[3]):
+        raise ValueError("is no range of blocks such as 20-31 or vision=0-3")
+    return text
+
+
+def parse_sweep(value: Any) -> Any:
+    """`["density=0.1,0.2", ...]`, or several of these in one text, as a mapping of numbers.
+
+    Raises:
+        ValueError: a text is not KEY=NUMBER,NUMBER.
+    """
+    words = [word for item in value for word in str(item).split()]
+    pairs = parse_pairs(words) if isinstance(value, list | tuple) else value
+    return {key: v.split(",") if isinstance(v, str) else v for key, v in pairs.items()}
 
 
 class MaskRule(BaseModel):
@@ -77,7 +106,7 @@ class TailorConfig(Config):
         Inputs | None,
         Field(
             description="what the blocks behind a tailored one see: its outputs as they will be, or"
-            " the tuned ones (default tailored; tuned where moments are kept)"
+            " the tuned ones (default tailored; tuned where moments are kept or swept)"
         ),
     ] = None
     save_moments: Annotated[
@@ -127,6 +156,13 @@ class TailorConfig(Config):
     parts: Annotated[
         tuple[Part, ...], Field(description="parts to tailor; the others are as in the base")
     ] = PARTS
+    blocks: Annotated[
+        tuple[Annotated[str, AfterValidator(check_blocks)], ...],
+        Field(
+            description="numbered blocks to tailor, 20-31 of the language model or PART=0-3; the"
+            " part's other blocks are as in the base"
+        ),
+    ] = ()
     others: Annotated[
         Others | None,
         Field(
@@ -134,6 +170,22 @@ class TailorConfig(Config):
             " (default tailor; released: sft)"
         ),
     ] = None
+    combine: Annotated[
+        Combine,
+        Field(
+            description="several --sft: their patches' mean where they overlap, sum, average over"
+            " all models, or sign election; or joint, one least squares of all moments"
+        ),
+    ] = "mean"
+    sweep: Annotated[
+        dict[Swept, Annotated[tuple[float, ...], Field(min_length=1)]],
+        BeforeValidator(parse_sweep),
+        Field(
+            description="values to try, each combination a patch: density=0.05,0.1"
+            " anchor-weight=0.3,1,3",
+            json_schema_extra={"words": True},
+        ),
+    ] = {}  # noqa: RUF012 (pydantic copies it)
     format: Annotated[Literal["checkpoint", "patch"], Field(description="what to write")] = (
         "checkpoint"
     )
@@ -155,7 +207,15 @@ class TailorConfig(Config):
                         f"{flag(key)}: is not read by --preset released, which has its own"
                     )
         self._check_moments()
+        self._check_sweep()
         return self
+
+    def _check_sweep(self) -> None:
+        if "anchor-weight" in self.sweep and self.named_preset != "anchored":
+            raise ValueError("--sweep anchor-weight: needs --anchor")
+        if self.sweep and self.inputs == "tailored":
+            raise ValueError("--inputs tailored: differs from patch to patch of a --sweep")
+        self.points()
 
     def _check_moments(self) -> None:
         for key in ("calibration", "anchor", "save_moments"):
@@ -170,7 +230,34 @@ class TailorConfig(Config):
     def follows(self) -> bool:
         """Whether later blocks see tailored inputs."""
         kept = self.moments is not None or self.save_moments is not None
-        return self.inputs != "tuned" and not kept
+        return self.inputs != "tuned" and not kept and not self.sweep
+
+    @property
+    def block_numbers(self) -> dict[str, set[int]]:
+        """The numbers asked for, by part; a part that is not named has all of its blocks."""
+        found: dict[str, set[int]] = {}
+        for text in self.blocks:
+            part, _, span = text.rpartition("=")
+            first, _, last = span.partition("-")
+            numbers = range(int(first), int(last or first) + 1)
+            found.setdefault(part or "language", set()).update(numbers)
+        return found
+
+    def points(self) -> dict[str, Self]:
+        """What a sweep asks for, by a name that is fit for a folder; itself where there is none.
+
+        Raises:
+            ConfigError: a value is out of its range.
+        """
+        if not self.sweep:
+            return {"": self}
+        found = {}
+        for values in product(*self.sweep.values()):
+            chosen = dict(zip(self.sweep, values, strict=True))
+            fields = {SWEPT.get(key, key.replace("-", "_")): v for key, v in chosen.items()}
+            name = "_".join(f"{key}-{value:g}" for key, value in chosen.items())
+            found[name] = self.parse({**self.model_dump(exclude={"sweep"}), **fields}, "--sweep")
+        return found
 
     @property
     def named_preset(self) -> Preset:

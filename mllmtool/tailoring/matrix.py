@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mllmtool.configs.tailor import DampingBy, MaskRule
+from mllmtool.configs.tailor import Combine, DampingBy, MaskRule
 from mllmtool.tailoring.decorate import correction
 from mllmtool.tailoring.moments import Moment, NotPositiveError
 from mllmtool.tailoring.scores import entry_count, fused_score, scoped_mask, sensitivity
@@ -38,6 +38,7 @@ class Choices:
     strength: float = 1.0
     mask: MaskRule = field(default_factory=MaskRule)
     damping_by: DampingBy = "mean"
+    combine: Combine = "mean"
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,11 @@ class Moment:
         diagonal = self.diagonal if self.full is None else self.diagonal + self.full.diagonal()
         return diagonal.expand(shape)
 
+    def to(self, dtype: torch.dtype) -> "Moment":
+        """In another precision."""
+        full = None if self.full is None else self.full.to(dtype)
+        return Moment(self.diagonal.to(dtype), full, self.tokens)
+
     def scaled(self, factor: float) -> "Moment":
         """`factor` times it."""
         full = None if self.full is None else factor * self.full

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mllmtool.checkpoints import Checkpoint, overlap_mean
+from mllmtool.checkpoints import Checkpoint, fuse_masked
+from mllmtool.configs.patch import Overlap
 from mllmtool.tailoring.learning import Learned, Map
-from mllmtool.tailoring.matrix import Choices, Matrix, Tailored, tailor
+from mllmtool.tailoring.matrix import Choices, Matrix, Tailored, tailor, tailor_jointly
 from mllmtool.tailoring.measures import map_errors
 
 
@@ -37,17 +38,22 @@ class Result:
 
 @dataclass(frozen=True)
 class Solved:
-    """One tuned model's problem and solution for a map; `task` counts the tuned models."""
+    """One tuned model's problem and solution for a map; `task` counts the tuned models.
+
+    `tuned`: the tuned values, (R, C): base and change may differ from them by a rounding.
+    """
 
     task: int
     map: Map
     matrix: Matrix
+    tuned: Tensor
     tailored: Tailored
 
     def part(self, name: str) -> tuple[Tensor, Tensor]:
         """Mask and final values of one of its tensors, as columns of the map."""
         place = self.map.names.index(name)
-        final = self.matrix.base + self.tailored.change
+        change = self.tailored.change
+        final = torch.where(change == self.matrix.change, self.tuned, self.matrix.base + change)
         widths = list(self.matrix.widths)
         masks, finals = (torch.split(t, widths, dim=1) for t in (self.tailored.mask, final))
         return masks[place], finals[place]
@@ -71,38 +77,51 @@ def tailored_maps(
 ) -> Iterator[Result]:
     """Tailor map by map, those of each tuned model."""
     for lead in sorted(set().union(*maps)):
-        solved = []
-        for task, (checkpoint, each) in enumerate(zip(tuned, maps, strict=True)):
-            if found := each.get(lead):
-                matrix = _matrix(found, base, checkpoint)
-                solved.append(Solved(task, found, matrix, tailor(matrix, choices)))
+        holders = [task for task, each in enumerate(maps) if lead in each]
+        problems = [_matrix(maps[task][lead], base, tuned[task]) for task in holders]
+        matrices = [matrix for matrix, _ in problems]
+        if choices.combine == "joint" and len(matrices) > 1:
+            solutions = [tailor_jointly(matrices, choices)] * len(matrices)
+        else:
+            solutions = [tailor(matrix, choices) for matrix in matrices]
+        solved = [
+            Solved(task, maps[task][lead], *problem, solution)
+            for task, problem, solution in zip(holders, problems, solutions, strict=True)
+        ]
         names = dict.fromkeys(name for each in solved for name in each.map.names)
-        patched = {name: _patched(base, name, solved) for name in names}
+        rule = (choices, len(tuned))
+        patched = {name: _patched(base, name, solved, rule) for name in names}
         by_task = {each.task: each.finals(base) for each in solved}
         finals = [by_task.get(task, {}) for task in range(len(tuned))]
         yield Result(list(patched.values()), _row(solved, patched), finals)
 
 
 def tuned_tensors(
-    base: Checkpoint, tuned: Sequence[Checkpoint], learned: Sequence[Learned]
+    base: Checkpoint, tuned: Sequence[Checkpoint], learned: Sequence[Learned], choices: Choices
 ) -> Iterator[tuple[list[Patched], dict[str, Any]]]:
-    """The tensors that stay as tuned, whole; the mean where several models tuned one."""
+    """The tensors that stay as tuned, whole; fused where several models tuned one."""
     parts = {n: each.parts[n] for each in learned for n, t in each.treatments.items() if t == "sft"}
     for name in sorted(parts):
         original = base[name]
         holders = zip(tuned, learned, strict=True)
         others = [checkpoint[name] for checkpoint, each in holders if name in each.treatments]
-        mask, mean = overlap_mean([other != original for other in others], others)
-        patched = _stored(original, name, mask, mean)
+        masks = [other != original for other in others]
+        mask, final = fuse_masked(original, masks, others, _overlap(choices), len(tuned))
+        patched = _stored(original, name, mask, final)
         yield [patched], _counts([patched], parts[name])
 
 
-def _matrix(found: Map, base: Checkpoint, tuned: Checkpoint) -> Matrix:
-    before = [_columns(base[name].double(), found.has_rows) for name in found.names]
-    after = [_columns(tuned[name].double(), found.has_rows) for name in found.names]
-    start = torch.cat(before, dim=1)
+def _matrix(found: Map, base: Checkpoint, tuned: Checkpoint) -> tuple[Matrix, Tensor]:
+    """The problem, in float32 unless weights are wider, and the tuned values."""
+    dtype = torch.promote_types(base[found.names[0]].dtype, torch.float32)
+    before, after = (
+        [_columns(checkpoint[name].to(dtype), found.has_rows) for name in found.names]
+        for checkpoint in (base, tuned)
+    )
+    start, end = torch.cat(before, dim=1), torch.cat(after, dim=1)
     widths = tuple(columns.shape[1] for columns in before)
-    return Matrix(start, torch.cat(after, dim=1) - start, widths, found.task, found.anchor)
+    moments = (found.task.to(dtype), found.anchor.to(dtype))
+    return Matrix(start, end - start, widths, *moments), end
 
 
 def _columns(tensor: Tensor, has_rows: bool) -> Tensor:
@@ -110,11 +129,21 @@ def _columns(tensor: Tensor, has_rows: bool) -> Tensor:
     return tensor.reshape(len(tensor) if has_rows else 1, -1)
 
 
-def _patched(base: Checkpoint, name: str, solved: Sequence[Solved]) -> Patched:
-    parts = [each.part(name) for each in solved if name in each.map.names]
-    mask, mean = overlap_mean([part[0] for part in parts], [part[1] for part in parts])
+def _patched(
+    base: Checkpoint, name: str, solved: Sequence[Solved], rule: tuple[Choices, int]
+) -> Patched:
+    """A tensor's patches fused; `rule` is how, and the number of all tuned models."""
     original = base[name]
-    return _stored(original, name, mask.reshape(original.shape), mean.reshape(original.shape))
+    parts = [each.part(name) for each in solved if name in each.map.names]
+    masks, finals = ([t.reshape(original.shape) for t in each] for each in zip(*parts, strict=True))
+    return _stored(
+        original, name, *fuse_masked(original, masks, finals, _overlap(rule[0]), rule[1])
+    )
+
+
+def _overlap(choices: Choices) -> Overlap:
+    """What a joint solution leaves to fuse is equal, or tuned by one model alone."""
+    return "mean" if choices.combine == "joint" else choices.combine
 
 
 def _stored(original: Tensor, name: str, mask: Tensor, final: Tensor) -> Patched:
@@ -126,7 +155,11 @@ def _row(solved: Sequence[Solved], patched: dict[str, Patched]) -> dict[str, Any
     tasks = []
     for each in solved:
         stored = torch.cat(
-            [_columns(patched[n].stored.double(), each.map.has_rows) for n in each.map.names], dim=1
+            [
+                _columns(patched[n].stored.to(each.matrix.base.dtype), each.map.has_rows)
+                for n in each.map.names
+            ],
+            dim=1,
         )
         errors = map_errors(each.matrix, each.tailored, stored - each.matrix.base)
         tasks.append({"sft": each.task, **errors})

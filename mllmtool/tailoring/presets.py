@@ -42,12 +42,13 @@ def choices_of(config: TailorConfig) -> Choices:
         strength=config.strength,
         mask=config.mask,
         damping_by=config.damping_by,
+        combine=config.combine,
     )
 
 
 def treatment_of(config: TailorConfig, name: str, part: Part, is_linear: bool) -> Others:
     """What becomes of a tuned tensor; `is_linear` for the weight of a Linear layer."""
-    if part not in config.parts:
+    if part not in config.parts or not _in_blocks(config, name, part):
         return "pre"
     named = PRESETS[config.named_preset]
     if not is_linear:
@@ -55,6 +56,12 @@ def treatment_of(config: TailorConfig, name: str, part: Part, is_linear: bool) -
     if named.blocks_only and block_of(name) is None:
         return "sft" if part == "language" else "pre"
     return "tailor"
+
+
+def _in_blocks(config: TailorConfig, name: str, part: Part) -> bool:
+    """Whether the tensor is in none of the part's numbered blocks, or in one that is asked for."""
+    numbers, block = config.block_numbers.get(part), block_of(name)
+    return numbers is None or block is None or block[1] in numbers
 
 
 def block_of(name: str) -> tuple[str, int] | None:

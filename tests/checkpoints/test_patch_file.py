@@ -4,7 +4,7 @@ import hashlib
 import json
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from weights import same_bits, save_checkpoint
 
-from mllmtool.checkpoints import Checkpoint, Patch, PatchBuilder, overlap_mean
+from mllmtool.checkpoints import Checkpoint, Patch, PatchBuilder, fuse_masked, overlap_mean
+from mllmtool.configs.patch import Overlap
 from mllmtool.errors import CheckpointError, MismatchError, NumericError
 
 BASE = {
@@ -114,6 +115,31 @@ def test_overlap_is_the_mean() -> None:
     mask, mean = overlap_mean(masks, [torch.full((4,), 2.0), torch.full((4,), 5.0)])
     assert mask.tolist() == [True, True, True, False]
     assert mean[mask].tolist() == [2.0, 3.5, 5.0]
+
+
+def test_rules_of_overlap() -> None:
+    # changes of +3, +1 and -2 on a base of 1; the last entry is the first model's alone
+    base, masks = torch.ones(2), [torch.tensor([1, 1]).bool()] + [torch.tensor([1, 0]).bool()] * 2
+    tensors = [torch.tensor([value, value]) for value in (4.0, 2.0, -1.0)]
+    found = {
+        rule: fuse_masked(base, masks, tensors, rule, 3)[1].tolist() for rule in get_args(Overlap)
+    }
+    assert found == {
+        "mean": [pytest.approx(5 / 3), 4.0],
+        "sum": [3.0, 4.0],
+        "average": [pytest.approx(1 + 2 / 3), 2.0],
+        "ties": [3.0, 4.0],  # +3 and +1 have the sign of the sum
+    }
+
+
+def test_a_patch_at_a_tenth_is_a_sixth_of_the_tensor(tmp_path: Path) -> None:
+    tensor = torch.randn(1000, 1000, generator=torch.Generator().manual_seed(0)).bfloat16()
+    base = Checkpoint.open(save_checkpoint(tmp_path / "base", {"w": tensor}))
+    mask = torch.arange(10**6).reshape(1000, 1000) % 10 == 0
+    builder = PatchBuilder(base)
+    builder.add("w", mask, 2 * tensor)
+    builder.write(tmp_path / "p", base.fingerprint(), {})
+    assert (tmp_path / "p").stat().st_size <= 0.17 * tensor.nbytes
 
 
 def test_a_builder_refuses_what_the_base_is_not(tmp_path: Path) -> None:

@@ -236,6 +236,65 @@ def test_several_tuned_models_are_their_patches_stacked(
     assert 0.2 < found["share"] < 0.4
 
 
+def test_a_sweep_writes_the_patches_of_single_runs(
+    tmp_path: Path, llama: Path, tuned_llama: Path, sums: Path
+) -> None:
+    data = ("--calibration", sums, "--anchor", sums, "--quiet")
+    both = ("--pre", llama, "--sft", tuned_llama)
+    swept = ("--sweep", "density=0.05,0.2", "anchor-weight=0.3,1,3")
+    done = mllmtool("tailor", *both, *swept, *data, "--out", tmp_path / "s")
+    assert done.status == 0, done.err
+    points = results(tmp_path / "s")["points"]
+    assert [point["patch"] for point in points] == [
+        f"density-{density}_anchor-weight-{weight}/patch.safetensors"
+        for density in ("0.05", "0.2")
+        for weight in ("0.3", "1", "3")
+    ]
+    one = ("--sparsity", 0.2, "--anchor-weight", 3, "--inputs", "tuned", "--format", "patch")
+    done = mllmtool("tailor", *both, *one, *data, "--out", tmp_path / "one")
+    assert done.status == 0, done.err
+    single, found = load_file(tmp_path / "one/patch.safetensors"), results(tmp_path / "one")
+    last = load_file(tmp_path / "s" / points[-1]["patch"])
+    assert single.keys() == last.keys()
+    assert all(same_bits(single[name], last[name]) for name in single)
+    assert points[-1]["share"] == found["share"]
+
+    # and from moments that were kept, without a sample
+    done = tailor(tmp_path / "k", llama, tuned_llama, *data[:4], "--save-moments", tmp_path / "m")
+    assert done.status == 0, done.err
+    again = ("--moments", tmp_path / "m", "--preset", "anchored", "--out", tmp_path / "t")
+    done = mllmtool("tailor", *both, *swept, *again, "--quiet")
+    assert done.status == 0, done.err
+    kept = load_file(tmp_path / "t" / points[-1]["patch"])
+    assert all(same_bits(kept[name], last[name]) for name in last)
+
+
+def test_one_task_twice_is_that_task_by_every_rule_but_the_sum(
+    tmp_path: Path, llama: Path, tuned_llama: Path, sums: Path
+) -> None:
+    data = ("--calibration", sums, "--inputs", "tuned")
+    alone, _ = made(tmp_path / "alone", llama, tuned_llama, *data)
+    twice = (*data, "--sft", tuned_llama, "--calibration", sums, "--combine")
+    for rule in ("average", "ties", "joint", "sum"):
+        ours, _ = made(tmp_path / rule, llama, tuned_llama, *twice, rule)
+        for name, base in tensors(llama).items():
+            change = (2 if rule == "sum" else 1) * (alone[name] - base)
+            assert torch.allclose(ours[name] - base, change, rtol=1e-3, atol=1e-5), (rule, name)
+
+
+def test_blocks_outside_the_range_go_back_to_the_base(
+    tmp_path: Path, llava: Path, tuned: Path, colours: Path
+) -> None:
+    flags = ("--calibration", colours, "--blocks", "vision=1", "--blocks", "5-9")
+    ours, found = made(tmp_path / "o", llava, tuned, *flags)
+    before = tensors(llava)
+    moved = {name for name, number in changed(before, ours).items() if number}
+    assert not any("model.layers." in name or ".encoder.layers.0." in name for name in moved)
+    assert any(".encoder.layers.1." in name for name in moved)
+    assert any("multi_modal_projector" in name for name in moved)
+    assert found["tensors"]["reverted"] > 0
+
+
 def test_parts_and_others(tmp_path: Path, llava: Path, tuned: Path, colours: Path) -> None:
     before, after = tensors(llava), tensors(tuned)
     common = ("--calibration", colours, "--parts", "projector", "--parts", "vision")
@@ -310,6 +369,7 @@ def test_the_plan_loads_no_model(tmp_path: Path, llava: Path, tuned: Path, colou
     data = {"samples": str(colours), "images": str(colours.parent), "drawn": 4}
     assert json.loads(done.out) == {
         "preset": "anchored",
+        "points": [],
         "choices": {
             "density": 0.1,
             "anchor_weight": 1.0,
@@ -327,6 +387,7 @@ def test_the_plan_loads_no_model(tmp_path: Path, llava: Path, tuned: Path, colou
                 "count": "all",
             },
             "damping_by": "mean",
+            "combine": "mean",
         },
         "calibration": [data],
         "anchor": data,
@@ -412,6 +473,15 @@ def test_the_training_data_beside_the_report(tmp_path: Path, llama: Path) -> Non
         (
             ("--preset", "released", "--mask", "{scope: row}"),
             "--mask: is not read by --preset released, which has its own",
+        ),
+        (
+            ("--sweep", "density=2"),
+            "--sweep: --sparsity: 2.0: input should be less than or equal to 1",
+        ),
+        (("--sweep", "anchor-weight=1"), "--sweep anchor-weight: needs --anchor"),
+        (
+            ("--blocks", "3-"),
+            "--blocks (0): '3-': is no range of blocks such as 20-31 or vision=0-3",
         ),
         (
             ("--mask", "{scope: column}"),
