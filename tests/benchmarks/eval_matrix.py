@@ -113,7 +113,7 @@ def question(encoder: Encoder, folder: Path, item: int, number: int) -> Question
 def checkpoints(folder: Path) -> None:
     """Five checkpoints against one."""
     base = llava(folder / "base", (512, 12), (448, 7))
-    suite = suite_factory.colour_suite(folder / "suite", number=24)
+    suite = suite_factory.colour_suite(folder / "suite", number=12)
     names = ("colour-letter", "other-letter", "colour-open")
     suite_factory.change(suite, tasks=[f"tasks/{name}.yaml" for name in names])
     tuned = []
