@@ -75,7 +75,7 @@ class RunConfig(Config):
 
 def _line(config: type[Config], issue: Any) -> str:
     path = issue["loc"]
-    name = flag(str(path[0])) if path else ""
+    name = flag(_spelt(config, str(path[0]))) if path else ""
     if len(path) > 1 and issue["type"] != "extra_forbidden":
         steps = [str(step) for step in path[1:] if step not in ("[key]", "word", "choice")]
         name += " (" + ".".join(steps) + ")"
@@ -90,6 +90,13 @@ def _line(config: type[Config], issue: Any) -> str:
     given = issue["input"]
     shown = f"{given!r}: " if isinstance(given, str | int | float) else ""
     return f"{name}: {shown}{reason[0].lower()}{reason[1:]}"
+
+
+def _spelt(config: type[Config], key: str) -> str:
+    """A key as its flag spells it."""
+    field = config.model_fields.get(key)
+    extra = field.json_schema_extra if field else None
+    return str(extra.get("flag", key)) if isinstance(extra, dict) else key
 
 
 def _hint(config: type[Config], key: str) -> str:

@@ -12,3 +12,29 @@ class EvalExportConfig(Config):
 
     suite: Annotated[str, Field(description="suite of tasks, YAML")]
     to: Annotated[Literal["lmms-eval", "vlmevalkit"], Field(description="the harness")]
+
+
+class EvalImportConfig(Config):
+    """Judge results that another harness made of a suite: the same matrix, tests and page."""
+
+    source: Annotated[
+        Literal["lmms-eval", "vlmevalkit", "llama-factory"],
+        Field(description="the harness", json_schema_extra={"flag": "from"}),
+    ]
+    suite: Annotated[str, Field(description="suite of tasks, YAML")]
+    task: Annotated[
+        tuple[str, ...], Field(description="task of the suite, repeated; default all")
+    ] = ()
+    base: Annotated[
+        str, Field(description="result file, or folder of them, of the base to compare with")
+    ]
+    checkpoint: Annotated[
+        tuple[str, ...], Field(description="LABEL=FILE or LABEL=FOLDER of another, repeated")
+    ] = ()
+    margin: Annotated[
+        float | None,
+        Field(
+            description="loss that still counts as kept, a share; default: the suite's", gt=0, lt=1
+        ),
+    ] = None
+    bootstrap: Annotated[int, Field(description="bootstrap resamples", ge=100)] = 10000

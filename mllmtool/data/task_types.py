@@ -87,6 +87,7 @@ NO_PRIMARY: dict[MetricName, str] = {
     **dict.fromkeys(("cer", "wer"), "less of it is better"),
     **dict.fromkeys(("bleu_1", "bleu_2", "bleu_3", "bleu_4"), "it is no mean over items"),
 }
+LIKELIHOODS: tuple[MetricName, ...] = ("likelihood", "likelihood_byte")  # need a model at hand
 
 
 def usual_metrics(kind: TaskType, form: ChoiceForm | None) -> tuple[MetricName, ...]:

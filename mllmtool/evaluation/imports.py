@@ -14,8 +14,9 @@ from typing import Any
 
 from mllmtool.data.samples import read_jsonl
 from mllmtool.data.suites import Item, Task
+from mllmtool.data.task_types import LIKELIHOODS
 from mllmtool.errors import DataError, some
-from mllmtool.evaluation.exports import accepted, label
+from mllmtool.evaluation.exports import accepted, label, slug
 from mllmtool.evaluation.predictions import Prediction
 from mllmtool.evaluation.spreadsheets import read_sheet
 from mllmtool.metrics.choices import exact_choice, lenient_choice, normal
@@ -35,12 +36,35 @@ class Said:
     answer: str | None = None
 
 
+def result_file(path: Path, source: str, task: Task) -> Path:
+    """The file of a task's results: the path itself, or the one in that folder.
+
+    Raises:
+        DataError: there is none, or more than one.
+    """
+    if not path.is_dir():
+        return path
+    patterns = [text.format(name=slug(task.name), task=task.name) for text in PATTERNS[source]]
+    found = sorted({file for pattern in patterns for file in path.rglob(pattern)})
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise DataError(f"{path}: has no {' or '.join(patterns)}, the results of {task.name}")
+    names = some([str(file.relative_to(path)) for file in found])
+    raise DataError(f"{path}: has {names} of {task.name}; name the folder of one of them")
+
+
 def import_predictions(path: Path, source: str, task: Task) -> list[Prediction]:
     """A task's predictions from a harness's result file, in the order of its items.
 
     Raises:
         DataError: the file is of another kind, or its items are not those of the task.
     """
+    if task.file.verdict_metric in LIKELIHOODS:
+        raise DataError(
+            f"{task.path}: primary: {task.file.verdict_metric} needs likelihoods, and results of"
+            f" {source} have none; choose another"
+        )
     found: dict[int, Said] = {}
     for said in READERS[source](path):
         _check(said, task)
@@ -146,6 +170,11 @@ TABLES: dict[str, Callable[[Path], Iterator[dict[str, Any]]]] = {
     ".tsv": _tsv,
     ".json": _json,
     ".xlsx": read_sheet,
+}
+PATTERNS = {
+    "lmms-eval": ("*samples_{name}.jsonl", "samples_{name}_2*.jsonl"),
+    "vlmevalkit": tuple(f"*_{{name}}{suffix}" for suffix in TABLES),
+    "llama-factory": ("{task}/generated_predictions.jsonl",),
 }
 READERS: dict[str, Callable[[Path], Iterator[Said]]] = {
     "lmms-eval": _lmms_eval,

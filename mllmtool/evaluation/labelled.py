@@ -63,18 +63,28 @@ def open_labelled(base: str, others: Sequence[str]) -> list[Labelled]:
         CheckpointError: a checkpoint cannot be read.
         MismatchError: a checkpoint's tensors are not those of the base.
     """
-    first = Labelled(BASE, Checkpoint.open(base))
-    found = {BASE: first}
+    paths = labelled_paths(base, others)
+    found = [Labelled(label, Checkpoint.open(path)) for label, path in paths.items()]
+    check_aligned(found[0].checkpoint, [one.checkpoint for one in found])
+    return found
+
+
+def labelled_paths(base: str, others: Sequence[str]) -> dict[str, str]:
+    """The base and the others by label, each given as `LABEL=PATH` or as a path.
+
+    Raises:
+        ConfigError: a label is no name, or given twice.
+    """
+    found = {BASE: base}
     for text in others:
         label, path = _label(text)
         if label in found:
             raise ConfigError(
-                f"--checkpoint: {path} and {found[label].checkpoint.path} are both labelled"
-                f" {label}; write LABEL={path}"
+                f"--checkpoint: {path} and {found[label]} are both labelled {label};"
+                f" write LABEL={path}"
             )
-        found[label] = Labelled(label, Checkpoint.open(path))
-    check_aligned(first.checkpoint, [one.checkpoint for one in found.values()])
-    return list(found.values())
+        found[label] = path
+    return found
 
 
 def describe(checkpoints: Sequence[Labelled]) -> list[CheckpointRow]:

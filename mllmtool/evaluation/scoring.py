@@ -8,7 +8,7 @@ from statistics import fmean
 import numpy as np
 
 from mllmtool.data.suites import Quadrant, Role, Task
-from mllmtool.data.task_types import MetricName
+from mllmtool.data.task_types import LIKELIHOODS, MetricName
 from mllmtool.evaluation.balances import Means, balances, pareto
 from mllmtool.evaluation.predictions import Prediction
 from mllmtool.evaluation.results import (
@@ -82,8 +82,9 @@ class TaskAnswers:
 
     @cached_property
     def likelihood(self) -> Array | None:
-        """Scores by likelihood; None for a task without options."""
-        return None if self.task.file.form == "open" else self.scores("likelihood")
+        """Scores by likelihood; None without options, or where other tools gave no likelihoods."""
+        known = all(one.logprobs for row in self.answers.values() for one in row)
+        return self.scores("likelihood") if known else None
 
     @cached_property
     def chances(self) -> list[float]:
@@ -204,6 +205,8 @@ class _Scoring:
     ) -> Iterator[tuple[MetricName, Score]]:
         """Every metric that some item is of the kind for."""
         for name in one.task.file.reported:
+            if name in LIKELIHOODS and one.likelihood is None:
+                continue
             value = METRICS[name].of(answered)
             if value is not None:
                 yield name, self._score(one, answered, name, value)

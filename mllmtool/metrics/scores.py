@@ -270,12 +270,12 @@ METRICS: dict[MetricName, Metric] = {
 
 
 def agreement(answered: Sequence[Answered]) -> float | None:
-    """Share of items whose response chooses the likeliest option; None where there are none.
+    """Share of items whose response chooses the likeliest option; None without likelihoods.
 
     Where likelihood keeps its accuracy and agreement falls, it is the answer format that was
     forgotten, not the knowledge.
     """
-    if answered[0].form == "open":
+    if not all(one.logprobs for one in answered):
         return None
     return sum(one.chosen.index == one.likeliest for one in answered) / len(answered)
 

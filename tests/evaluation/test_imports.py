@@ -14,7 +14,7 @@ from suite_factory import letter_items, write_suite, write_task
 from mllmtool.data.suites import Task, read_suite
 from mllmtool.errors import DataError
 from mllmtool.evaluation.exports import export
-from mllmtool.evaluation.imports import import_predictions
+from mllmtool.evaluation.imports import import_predictions, result_file
 
 ASKED = "What colour is it?"
 SAID = ("A", "The answer is (B).", "", 'x\t"y"\r\n<b>\'=1')
@@ -262,3 +262,39 @@ def test_a_spreadsheet_that_unpacks_to_anything_is_refused(tmp_path: Path, task:
         archive.writestr("xl/worksheets/sheet1.xml", f"{entities}]><a>&h;</a>")
     with pytest.raises(DataError, match=r"r\.xlsx: cannot be read as \.xlsx"):
         import_predictions(path, "vlmevalkit", task)
+
+
+def test_a_folder_is_searched_for_the_results_of_a_task(tmp_path: Path, task: Task) -> None:
+    for source, name in (
+        ("lmms-eval", "model/20260101_000000_samples_mt_colour.jsonl"),
+        ("vlmevalkit", "model/T1/model_mt_colour.xlsx"),
+        ("llama-factory", "colour/generated_predictions.jsonl"),
+    ):
+        folder = tmp_path / source
+        path = folder / name
+        path.parent.mkdir(parents=True)
+        with pytest.raises(DataError, match=r"the results of colour$"):
+            result_file(folder, source, task)
+        path.touch()
+        (path.parent / f"other_{path.name}.bak").touch()
+        assert result_file(folder, source, task) == path
+        assert result_file(path, source, task) == path
+    again = tmp_path / "lmms-eval/20260202_000000_samples_mt_colour.jsonl"
+    again.touch()
+    with pytest.raises(DataError) as caught:
+        result_file(tmp_path / "lmms-eval", "lmms-eval", task)
+    assert str(caught.value) == (
+        f"{tmp_path}/lmms-eval: has {again.name}, model/20260101_000000_samples_mt_colour.jsonl"
+        " of colour; name the folder of one of them"
+    )
+
+
+def test_verdicts_by_likelihood_cannot_be_imported(tmp_path: Path, task: Task) -> None:
+    file = task.file.model_copy(update={"primary": "likelihood"})
+    asked = Task(task.path, file, task.items)
+    with pytest.raises(DataError) as caught:
+        import_predictions(tmp_path / "none.jsonl", "lmms-eval", asked)
+    assert str(caught.value) == (
+        f"{task.path}: primary: likelihood needs likelihoods, and results of lmms-eval have none;"
+        " choose another"
+    )

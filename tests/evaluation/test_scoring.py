@@ -1,5 +1,7 @@
 """Cells, quadrants and balances, worked by hand."""
 
+from dataclasses import replace
+
 import pytest
 from answers_factory import checkpoint, marks, results_of, task_answers
 from hypothesis import given, settings
@@ -124,3 +126,17 @@ def test_swapping_base_and_checkpoint_turns_the_signs(pairs: list[tuple[bool, bo
     assert one.delta == -other.delta
     assert one.ci == pytest.approx((-other.ci.upper, -other.ci.lower))
     assert (one.lost, one.gained, one.p) == (other.gained, other.lost, other.p)
+
+
+def test_results_without_likelihoods_have_none() -> None:
+    one = task_answers("t", "id/id", {"base": "1110", "ft": "0110"})
+    answers = {
+        label: [replace(row, logprobs=()) for row in rows] for label, rows in one.answers.items()
+    }
+    results = results_of(replace(one, answers=answers))
+    cell = results.cell("ft", "t")
+    assert "likelihood" not in cell.metrics
+    assert (cell.agreement, cell.metrics["mcq_lenient"].value) == (None, 0.5)
+    assert cell.vs_base is not None
+    assert (cell.vs_base.likelihood_delta, cell.vs_base.lost) == (None, 1)
+    assert results.matrix("ft")["id_text_id_image"].likelihood_mean is None
