@@ -118,7 +118,7 @@ class TailorConfig(Config):
         Field(description="directory that --save-moments made, in place of samples and passes"),
     ] = None
     device: Annotated[
-        str, Field(description="of the forward passes: auto, cpu, cuda, cuda:1, ...", exclude=True)
+        str, Field(description="of the forward passes: auto, cpu, cuda or cuda:N", exclude=True)
     ] = "auto"
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"], Field(description="of the forward passes")
