@@ -23,7 +23,7 @@ from mllmtool import __version__
 from mllmtool.configs.base import Config, RunConfig, flag
 from mllmtool.configs.build_vqa import BuildVqaConfig
 from mllmtool.configs.diff import DiffConfig
-from mllmtool.configs.eval_handoff import EvalExportConfig
+from mllmtool.configs.eval_handoff import EvalExportConfig, EvalImportConfig
 from mllmtool.configs.eval_matrix import (
     EvalBestConfig,
     EvalCheckConfig,
@@ -71,6 +71,7 @@ COMMANDS: dict[str, Row] = {
     "eval-matrix compare": Row(EvalCompareConfig, "eval_compare", prints=True),
     "eval-matrix best": Row(EvalBestConfig, "eval_best", prints=True),
     "eval-matrix export": Row(EvalExportConfig, "eval_export"),
+    "eval-matrix import": Row(EvalImportConfig, "eval_import"),
     "patch apply": Row(PatchApplyConfig, "patch_apply"),
     "patch remove": Row(PatchRemoveConfig, "patch_remove"),
     "patch stack": Row(PatchStackConfig, "patch_stack"),

@@ -4,30 +4,26 @@ run -> predictions -> scores -> report: each step reads only what the one before
 the first needs a model. `--only` begins with a later one.
 """
 
-import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mllmtool.configs.eval_matrix import EvalMatrixConfig
 from mllmtool.context import Context, is_main_process
-from mllmtool.data.suites import Suite
 from mllmtool.evaluation.evaluations import (
     Evaluation,
     assess,
     read_limited,
     read_tasks,
     settings_of,
+    suite_artifacts,
 )
 from mllmtool.evaluation.labelled import Labelled, describe, open_labelled
 from mllmtool.evaluation.predictions import PREDICTIONS
-from mllmtool.evaluation.records import write_records
 from mllmtool.evaluation.report import write_pages
-from mllmtool.evaluation.results import CheckpointRow, Results
-from mllmtool.evaluation.scoring import TaskAnswers
+from mllmtool.evaluation.results import CheckpointRow
 from mllmtool.evaluation.suite_checks import cost, problems, tasks_of
-from mllmtool.evaluation.tables import latex
 from mllmtool.reports import Artifact, file_sha256
 from mllmtool.reports.report import REPORT_NAME
 from mllmtool.runner import Made
@@ -51,9 +47,9 @@ def run(config: EvalMatrixConfig, context: Context, into: Path) -> Made:
     tasks = read_tasks(suite, [row.label for row in rows], into)
     settings = settings_of(suite, config.margin, config.bootstrap, context)
     results = assess(rows, tasks, settings, config.stages)
-    _write(results, tasks, suite, into)
+    write_pages(results, tasks, suite, into)
     return Made(
-        [*_artifacts(config, checkpoints, rows), *_suite_artifacts(suite)],
+        [*_artifacts(config, checkpoints, rows), *suite_artifacts(suite)],
         results.model_dump(mode="json"),
         how,
     )
@@ -92,17 +88,11 @@ def _again(config: EvalMatrixConfig, evals: str, context: Context, into: Path) -
             context.warn(problem)
         settings = settings_of(suite, config.margin, config.bootstrap, context)
         results = assess(rows, tasks, settings, config.stages)
-    _write(results, tasks, suite, into)
+    write_pages(results, tasks, suite, into)
     report = evaluation.folder / REPORT_NAME
     inputs = [Artifact(role="evals", path=str(report), sha256=file_sha256(report))]
     inputs += [one for one in evaluation.report.inputs if one.role in ("base", "checkpoint")]
-    return Made([*inputs, *_suite_artifacts(suite)], results.model_dump(mode="json"), {})
-
-
-def _write(results: Results, tasks: Sequence[TaskAnswers], suite: Suite, into: Path) -> None:
-    write_pages(results, tasks, f"Forgetting on {suite.path.name}", into)
-    write_records(results, into / "tables")
-    (into / "tables" / "tables.tex").write_text(latex(results), encoding="utf-8")
+    return Made([*inputs, *suite_artifacts(suite)], results.model_dump(mode="json"), {})
 
 
 def _weight(labelled: Labelled) -> int:
@@ -118,12 +108,3 @@ def _artifacts(
         Artifact(role=role, path=str(one.checkpoint.path), sha256=row.fingerprint)
         for role, one, row in zip(roles, checkpoints, rows, strict=True)
     ]
-
-
-def _suite_artifacts(suite: Suite) -> Iterator[Artifact]:
-    yield Artifact(role="suite", path=str(suite.path), sha256=file_sha256(suite.path))
-    for task in suite.tasks:
-        images = hashlib.sha256("\n".join(task.image_digests).encode()).hexdigest()
-        yield Artifact(role="task", path=str(task.path), sha256=file_sha256(task.path))
-        yield Artifact(role="items", path=str(task.items_path), sha256=file_sha256(task.items_path))
-        yield Artifact(role="images", path=str(task.root), sha256=images)

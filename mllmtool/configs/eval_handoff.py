@@ -22,9 +22,6 @@ class EvalImportConfig(Config):
         Field(description="the harness", json_schema_extra={"flag": "from"}),
     ]
     suite: Annotated[str, Field(description="suite of tasks, YAML")]
-    task: Annotated[
-        tuple[str, ...], Field(description="task of the suite, repeated; default all")
-    ] = ()
     base: Annotated[
         str, Field(description="result file, or folder of them, of the base to compare with")
     ]

@@ -1,6 +1,7 @@
 """What `eval-matrix` made, read again and judged anew; no model is needed."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +18,11 @@ from mllmtool.evaluation.predictions import predictions_path, read_predictions
 from mllmtool.evaluation.results import CheckpointRow, Results
 from mllmtool.evaluation.scoring import Settings, TaskAnswers, read_answers, score
 from mllmtool.evaluation.staging import find_stages
-from mllmtool.reports import Report, read_report
+from mllmtool.reports import Artifact, Report, file_sha256, read_report
 from mllmtool.reports.report import REPORT_NAME
 
 COMMAND = "eval-matrix"
+COMMANDS = (COMMAND, f"{COMMAND} import")  # that make such a directory
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Evaluation:
         """
         path = Path(folder) / REPORT_NAME
         report = read_report(path)
-        if report.command != COMMAND:
+        if report.command not in COMMANDS:
             raise DataError(f"{path}: is a report of {report.command}, not of {COMMAND}")
         try:
             return cls(Path(folder), report, Results.model_validate(report.results))
@@ -143,3 +145,13 @@ def settings_of(suite: Suite, margin: float | None, resamples: int, context: Con
         resamples,
         lambda name: context.stream_seed(f"{seeds}/{name}"),
     )
+
+
+def suite_artifacts(suite: Suite) -> Iterator[Artifact]:
+    """The files of a suite as inputs of a report."""
+    yield Artifact(role="suite", path=str(suite.path), sha256=file_sha256(suite.path))
+    for task in suite.tasks:
+        images = hashlib.sha256("\n".join(task.image_digests).encode()).hexdigest()
+        yield Artifact(role="task", path=str(task.path), sha256=file_sha256(task.path))
+        yield Artifact(role="items", path=str(task.items_path), sha256=file_sha256(task.items_path))
+        yield Artifact(role="images", path=str(task.root), sha256=images)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from mllmtool.evaluation.findings import find
 from mllmtool.evaluation.plots import draw
-from mllmtool.evaluation.report import write_pages
+from mllmtool.evaluation.report import write_page
 from mllmtool.evaluation.results import Results, StageFigure, Stages
 from mllmtool.evaluation.scoring import TaskAnswers
 from mllmtool.evaluation.tables import markdown
@@ -75,7 +75,7 @@ def results_for(tasks: list[TaskAnswers]) -> Results:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     tasks = tasks_of(folder)
-    write_pages(results_for(tasks), tasks, "A <title> & more", folder)
+    write_page(results_for(tasks), tasks, "A <title> & more", folder)
     return folder
 
 
@@ -145,7 +145,7 @@ def test_its_policy_allows_its_own_script_only(made: Path) -> None:
 
 def test_the_same_bytes_again(made: Path, tmp_path: Path) -> None:
     tasks = tasks_of(tmp_path)
-    write_pages(results_for(tasks), tasks, "A <title> & more", tmp_path)
+    write_page(results_for(tasks), tasks, "A <title> & more", tmp_path)
     names = ["curves", "forest", "letters", "matrix", "pareto", "stages"]
     assert [path.stem for path in sorted(made.glob("*.png"))] == names
     for path in (*made.glob("*.png"), made / "report.html", made / "report.md"):
@@ -172,7 +172,7 @@ def test_sections_without_data_are_absent(tmp_path: Path) -> None:
     alone = results_of(task_answers("t", "id/id", {"base": "10"}))
     assert draw(alone, tmp_path) == {}
     assert "matrix" not in markdown(alone, "t")
-    write_pages(alone, [task_answers("t", "id/id", {"base": "10"})], "t", tmp_path)
+    write_page(alone, [task_answers("t", "id/id", {"base": "10"})], "t", tmp_path)
     html = (tmp_path / "report.html").read_text()
     assert "0 checkpoints against base" in html
     assert "<figure" not in html
@@ -195,7 +195,7 @@ def test_mischoice_is_shown_where_a_task_asks_for_it(tmp_path: Path) -> None:
         for label, rows in one.answers.items()
     }
     one = replace(one, task=replace(one.task, items=items), answers=answers)
-    write_pages(results_of(one), [one], "t", tmp_path)
+    write_page(results_of(one), [one], "t", tmp_path)
     html = (tmp_path / "report.html").read_text()
     assert '<td class="bar" data-v="1.0" style="--w:100.0%">100.0 %</td>' in html
     assert (tmp_path / "mischoice.png").is_file()
