@@ -25,9 +25,9 @@ Files = dict[str, dict[str, Path]]  # by checkpoint and task
 def run(config: EvalImportConfig, context: Context, into: Path) -> Made:
     """Write predictions, and of them what `eval-matrix` writes."""
     suite = read_suite(config.suite)
+    files = _files(config, suite)
     for problem in problems(suite, config.margin or suite.file.margin):
         context.warn(problem)
-    files = _files(config, suite)
     for label, found in files.items():
         for task in suite.tasks:
             predictions = import_predictions(found[task.name], config.source, task)
