@@ -104,6 +104,7 @@ class FinetuneConfig(Config):
         "per_device_train_batch_size": "micro_batch",
         "gradient_accumulation_steps": "batch, the samples of a whole step",
         "cutoff_len": "max_length",
+        "max_pixels": "image_max_pixels",
         "bf16": "precision: bf16-mixed",
         "fsdp_config": "fsdp: {reshard_after_forward: true}",
         "save_steps": "save_every",
@@ -148,6 +149,10 @@ class FinetuneConfig(Config):
     max_length: Annotated[
         int, Field(description="tokens a sample, image tokens included; nothing is cut off", ge=1)
     ] = 16384
+    image_max_pixels: Annotated[
+        int | None,
+        Field(description="pixels a picture is scaled down to in training, for Qwen-VL", ge=1),
+    ] = None
     on_long: Annotated[
         Literal["error", "drop"], Field(description="what becomes of a sample that is longer")
     ] = "error"

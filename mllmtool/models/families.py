@@ -52,6 +52,7 @@ class Family:
     template: the chat template where a checkpoint has none.
     apart: images, question and answer are tokenised apart, and what the model makes of an image
         depends on the question, so that no other question can share its reading.
+    sized: a picture is scaled until its pixels are between two bounds.
     nested: pixels are (rows, images of a row, ...), not (images, ...).
     extra: a further tensor of a batch, by its name.
     """
@@ -61,6 +62,7 @@ class Family:
     processor: str | None = None
     template: str | None = None
     apart: bool = False
+    sized: bool = False
     nested: bool = False
     extra: Literal["mm_token_type_ids", "token_type_ids", "qformer_input_ids"] | None = None
 
@@ -73,9 +75,11 @@ FAMILIES: dict[str, Family] = {
     "paligemma": Family(template=PALIGEMMA, apart=True, extra="token_type_ids"),
     "idefics3": Family(nested=True),
     "instructblip": Family(template=INSTRUCTBLIP, apart=True, extra="qformer_input_ids"),
-    "qwen2_vl": Family(merger="merger", processor="Qwen2VLProcessor", extra="mm_token_type_ids"),
+    "qwen2_vl": Family(
+        merger="merger", processor="Qwen2VLProcessor", sized=True, extra="mm_token_type_ids"
+    ),
     "qwen2_5_vl": Family(
-        merger="merger", processor="Qwen2_5_VLProcessor", extra="mm_token_type_ids"
+        merger="merger", processor="Qwen2_5_VLProcessor", sized=True, extra="mm_token_type_ids"
     ),
     "llama": TEXT,
     "mistral": TEXT,

@@ -7,8 +7,8 @@ from typing import Any
 import transformers
 from transformers import AutoProcessor, AutoTokenizer
 
-from mllmtool.errors import CheckpointError
-from mllmtool.models.families import Family
+from mllmtool.errors import CheckpointError, ConfigError
+from mllmtool.models.families import FAMILIES, Family
 
 
 def load_processor(path: str | Path, family: Family) -> Any:
@@ -36,6 +36,26 @@ def load_processor(path: str | Path, family: Family) -> Any:
     if not tokenizer.is_fast or tokenizer.eos_token is None:
         raise CheckpointError(f"{path}: needs a tokenizer.json and an eos_token")
     return loaded
+
+
+def limit_pixels(processor: Any, family: Family, most: int) -> None:
+    """Let the processor scale pictures down to at most so many pixels.
+
+    Raises:
+        ConfigError: it sizes pictures otherwise, or scales them up to more.
+    """
+    if not family.sized:
+        sized = [name for name, row in FAMILIES.items() if row.sized]
+        raise ConfigError(
+            f"--image-max-pixels: only {' and '.join(sized)} size pictures by their pixels; leave"
+            " it out"
+        )
+    size = processor.image_processor.size
+    if most < size.shortest_edge:
+        raise ConfigError(
+            f"--image-max-pixels {most}: the processor scales pictures up to {size.shortest_edge}"
+        )
+    processor.image_processor.size = type(size)(shortest_edge=size.shortest_edge, longest_edge=most)
 
 
 def answer_ends(path: str | Path, tokenizer: Any) -> list[str]:

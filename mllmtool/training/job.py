@@ -17,6 +17,7 @@ from mllmtool.errors import CheckpointError, MllmtoolError, noting, raise_all
 from mllmtool.models.encoding import Encoder
 from mllmtool.models.loading import disk_names, load_model
 from mllmtool.models.parts import partition
+from mllmtool.models.processors import limit_pixels
 from mllmtool.reports import file_sha256
 from mllmtool.training.examples import (
     Examples,
@@ -76,6 +77,8 @@ def prepare(config: FinetuneConfig, context: Context) -> Job:
     """
     check_sharding(config)
     base, encoder = Checkpoint.open(config.model), Encoder.load(config.model)
+    if config.image_max_pixels:
+        limit_pixels(encoder.processor, encoder.family, config.image_max_pixels)
     model = load_model(config.model, frozen_dtype(base, config))
     problems: list[MllmtoolError] = []
     names, parts = disk_names(model, base), partition(model)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -21,12 +22,14 @@ from mllmtool.configs.tailor import TailorConfig
 from mllmtool.context import Context
 from mllmtool.data.samples import read_samples
 from mllmtool.data.suites import read_suite
+from mllmtool.errors import ConfigError
 from mllmtool.evaluation import runs
 from mllmtool.evaluation.labelled import open_labelled
 from mllmtool.evaluation.store import opened
 from mllmtool.models.encoding import IGNORED, Encoder
 from mllmtool.models.parts import part_of
 from mllmtool.runner import execute
+from mllmtool.training.job import prepare
 
 ENDS = {
     "llava": "</s>",
@@ -139,3 +142,51 @@ def test_adapters_are_merged_into_language_and_all_of_it_tailored_and_evaluated(
         found = dict(runs.run(labelled, read_suite(suite).tasks, settings, Context(quiet=True)))
     assert list(found) == ["base", "ft", "tailored"]
     assert found["base"] != found["ft"]
+
+
+@pytest.mark.parametrize("kind", ["qwen2_vl", "qwen2_5_vl"])
+def test_pictures_are_scaled_down_as_the_processors_own_setting_would(
+    kind: str, bases: Bases, colours: Path, tmp_path: Path
+) -> None:
+    base = bases(kind, "saved")
+    smaller = shutil.copytree(base, tmp_path / "smaller")
+    file = smaller / "preprocessor_config.json"
+    values = json.loads(file.read_text())
+    values["size"]["longest_edge"] = 512
+    file.write_text(json.dumps(values))
+    given = {"model": str(base), "samples": str(colours), "steps": 1, "batch": 1}
+    job = prepare(FinetuneConfig.parse({**given, "image_max_pixels": 512}), Context(quiet=True))
+    samples = list(read_samples(colours))[:2]
+    ours, theirs, whole = (
+        encoder.train_batch(samples, colours.parent)
+        for encoder in (job.encoder, Encoder.load(smaller), Encoder.load(base))
+    )
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert ours["input_ids"].shape[1] < whole["input_ids"].shape[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "most", "message"),
+    [
+        ("qwen2_vl", 100, "--image-max-pixels 100: the processor scales pictures up to 256"),
+        (
+            "idefics3",
+            512,
+            "--image-max-pixels: only qwen2_vl and qwen2_5_vl size pictures by their pixels; leave"
+            " it out",
+        ),
+        (
+            "llama",
+            512,
+            "--image-max-pixels: only qwen2_vl and qwen2_5_vl size pictures by their pixels; leave"
+            " it out",
+        ),
+    ],
+)
+def test_bound_of_pixels_that_a_processor_does_not_know(
+    kind: str, most: int, message: str, bases: Bases, colours: Path
+) -> None:
+    given = {"model": str(bases(kind, "saved")), "samples": str(colours), "steps": 1, "batch": 1}
+    with pytest.raises(ConfigError) as caught:
+        prepare(FinetuneConfig.parse({**given, "image_max_pixels": most}), Context(quiet=True))
+    assert str(caught.value) == message
