@@ -18,7 +18,7 @@ from mllmtool.data.splitting import Layout, position, ranges, rows_in
 from mllmtool.errors import DataError
 
 __all__ = ["ImageFolder", "Part", "Rows", "Task", "scan"]
-BATCH = 256  # rows that are looked at at once
+BATCH = 64  # rows that are looked at at once; more would not stay in the cache
 
 
 class Part(NamedTuple):
