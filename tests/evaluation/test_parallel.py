@@ -1,8 +1,9 @@
 """Several processes on one evaluation."""
 
+import multiprocessing
 import os
-import subprocess
-import sys
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from mllmtool.errors import ConfigError
 from mllmtool.models.devices import chosen_device
 from mllmtool.reports import read_report
 from mllmtool.runner import execute
+
+FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(scope="module")
@@ -49,27 +52,44 @@ def test_workers_change_nothing_but_the_run(
     assert read_report(out / "report.json").run["workers"] == 2
 
 
+def test_a_killed_run_goes_on_to_the_same_report(
+    alone: Path, suite: Path, llava: Path, tmp_path: Path
+) -> None:
+    out, kept = tmp_path / "out", tmp_path / ".out.work/predictions"
+    process = FORK.Process(target=evaluated, args=(out, suite, llava, 1))
+    process.start()
+    while process.is_alive() and not any(path.stat().st_size for path in kept.glob("*.jsonl")):
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    assert not out.exists()
+    [file] = kept.glob("*.jsonl")
+    before = file.read_bytes()
+    assert 0 < before.count(b"\n") < 24
+    shutil.rmtree(tmp_path / f".out.{process.pid}")  # what a kill leaves behind
+    check_same(evaluated(out, suite, llava, 1), alone)
+
+
+def evaluated_at(place: dict[str, str], out: Path, suite: Path, base: Path) -> None:
+    os.environ |= place
+    made = evaluated(out, suite, base, 1)
+    assert made == out
+
+
 def test_the_first_of_many_processes_reports(
     alone: Path, suite: Path, llava: Path, tmp_path: Path
 ) -> None:
-    """As torchrun starts them, and as SLURM does."""
+    """As SLURM starts them, and as torchrun does."""
     out = tmp_path / "out"
-    argv = [sys.executable, "-m", "mllmtool", "eval-matrix", "--suite", str(suite)]
-    argv += ["--base", str(llava), "--batch", "2", "--bootstrap", "500", "--out", str(out)]
-    places = [{"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, {"RANK": "0", "WORLD_SIZE": "2"}]
     started = [
-        subprocess.Popen(
-            [*argv, "--quiet"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **place},
-        )
-        for place in places
+        FORK.Process(target=evaluated_at, args=(place, out, suite, llava))
+        for place in ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, {"RANK": "0", "WORLD_SIZE": "2"})
     ]
-    told = [process.communicate() for process in started]
-    assert told == [("", ""), (f"{out}\n", "")]
-    assert [process.returncode for process in started] == [0, 0]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+        assert process.exitcode == 0
     check_same(out, alone)
 
 
