@@ -82,6 +82,8 @@ class Item(BaseModel):
     def _spellings(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
+        if values.get("options") == []:
+            values = {key: value for key, value in values.items() if key != "options"}
         if "references" in values and "answers" not in values:
             values = {**values, "answers": values["references"]}
             del values["references"]

@@ -22,7 +22,7 @@ from mllmtool.evaluation.results import Results
 from mllmtool.reports import read_report
 from mllmtool.runner import execute
 
-OPEN = {
+OPEN: dict[str, dict[str, Any]] = {
     "vqa": {"question": "What colour?", "answers": ["red"] * 6 + ["dark red"] * 4},
     "caption": {"references": ["a red picture", "red all over"]},
     "exact": {"question": "Colour?", "answer": "red"},

@@ -141,6 +141,22 @@ TASK_MISTAKES: list[tuple[dict[str, Any], str]] = [
         {"prompt": "{question"},
         "prompt: expected '}' before end of string; write {{ and }} for braces",
     ),
+    ({"answer": None}, "answer: is required for mcq: letter or text"),
+    ({"type": "vqa"}, "answer: is for mcq, and type is vqa"),
+    (
+        {"type": "doc", "answer": None, "metrics": ["cider"]},
+        "metrics: cider is not for doc; anls, format_fail, em, em_norm, contains, domain_rs,"
+        " domain_med, domain_ad, domain_sci, domain_fin are",
+    ),
+    ({"primary": "format_fail"}, "primary: format_fail cannot be it, as less of it is better"),
+    (
+        {"type": "caption", "answer": None, "primary": "bleu_4"},
+        "primary: bleu_4 cannot be it, as it is no mean over items",
+    ),
+    (
+        {"type": "vqa", "answer": None, "prompt": "{options}"},
+        "prompt: unknown field {options}; fields are {question}",
+    ),
     ({"prompt": "{question}"}, "prompt: lacks {options}, and answer is letter"),
     (
         {"options_style": "{}. {text}"},
@@ -164,6 +180,10 @@ ITEM_MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"answer": "red"}, "answer: Input should be a valid integer"),
     ({"options": ["red"]}, "options: Tuple should have at least 2 items after validation, not 1"),
     ({"options": ["red", " "], "answer": 0}, "an option is empty"),
+    ({"answers": ["red"]}, "has both options and answers"),
+    ({"options": [], "answer": "red"}, "has answers, and type is mcq"),
+    ({"class_option": 5}, "class_option 5 is not among 5 options"),
+    ({"question": " "}, "question: is empty, and the prompt shows it"),
     ({"question": "<image>?"}, "the text holds <image>; images are put in front by the task"),
     ({"id": ""}, "id: String should have at least 1 character"),
     ({"id": "colour-letter-0"}, "id 'colour-letter-0' is also that of line 1"),
@@ -240,3 +260,19 @@ def test_a_missing_image(suite: Path) -> None:
     assert str(caught.value) == (
         f"{folder}/colour-letter.jsonl: colour-letter-0: {folder}/../images/0.png: no such image"
     )
+
+
+def test_spellings_of_an_answer() -> None:
+    choice = {"id": "1", "question": "?", "options": ["a", "b"]}
+    assert Item.model_validate({**choice, "answer": "B"}).answer == 1
+    told = {"id": "1", "question": "?"}
+    for values in ({"answer": "red"}, {"answers": ["red"]}, {"references": ["red"]}):
+        assert Item.model_validate({**told, **values}).answers == ("red",)
+
+
+def test_the_option_that_names_the_class() -> None:
+    values = {"id": "1", "question": "?", "options": ["boat", "cat", "dog"], "answer": 0}
+    assert Item.model_validate(values).distractor is None
+    assert Item.model_validate({**values, "class_name": "dog"}).distractor == 2
+    assert Item.model_validate({**values, "class_name": "boat"}).distractor is None
+    assert Item.model_validate({**values, "class_option": 1}).distractor == 1

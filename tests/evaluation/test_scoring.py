@@ -140,3 +140,47 @@ def test_results_without_likelihoods_have_none() -> None:
     assert cell.vs_base is not None
     assert (cell.vs_base.likelihood_delta, cell.vs_base.lost) == (None, 1)
     assert results.matrix("ft")["id_text_id_image"].likelihood_mean is None
+
+
+def test_macro_and_micro_by_hand(worked: Results) -> None:
+    """Tasks a and b of four and two items: 2 and 2 right of the checkpoint, 4 and 2 of the base."""
+    row = worked.of("ft")[1]
+    assert row.micro is not None
+    assert row.mean == 0.75
+    assert row.micro.mean == pytest.approx(4 / 6)
+    assert row.micro.delta == pytest.approx(-2 / 6)
+    balance = worked.balance("ft")
+    assert balance.original_micro == pytest.approx(7 / 10)
+    assert balance.new_micro == 0.75
+
+
+def test_what_was_lost_in_format_only_by_hand(worked: Results) -> None:
+    """Lost are the third, whose right option is still the likeliest, and the fourth."""
+    compared = worked.cell("ft", "a").vs_base
+    assert compared is not None
+    assert compared.lost_superficially == 1
+    assert compared.forgotten == pytest.approx((2 / 0.5 - 0) / 4)
+    assert compared.above_chance_delta == -1.0
+
+
+def test_the_balance_of_ratios_by_hand(worked: Results) -> None:
+    """Kept are (1/2 + 1 + 3/2) / 3 of the base's, learnt all of what the best learnt."""
+    assert worked.new_reference == "ft"
+    assert worked.balance("ft").h_score_ratio == pytest.approx(1.0)
+    # 1 -> 1/2, 1 -> 1, 1/2 -> 3/4 of two options: above chance 1 -> 0, 1 -> 1, 0 has no ratio
+    assert worked.balance("ft").retention_above_chance == pytest.approx(0.5)
+
+
+def test_a_held_out_task_is_no_original_one() -> None:
+    results = results_of(
+        task_answers("old", "id/id", {"base": "1111", "ft": "1111"}),
+        task_answers("held", "ood/id", {"base": "1111", "ft": "1000"}, role="heldout"),
+    )
+    row = results.balance("ft")
+    assert (row.worst_delta, row.heldout, row.heldout_delta) == (0.0, 0.25, -0.75)
+    assert results.matrix("ft")["ood_text_id_image"].role == "heldout"
+
+
+def test_every_figure_has_its_formula(worked: Results) -> None:
+    fields = {"h_score", "h_score_ratio", "retention", "retention_above_chance", "macro", "micro"}
+    assert fields <= set(worked.formulas)
