@@ -12,13 +12,13 @@ from mllmtool.configs.fuse import FuseConfig
 from mllmtool.context import Context
 from mllmtool.errors import OutputError
 from mllmtool.fusion import (
-    METHODS,
     Drift,
     Inputs,
     PatchedBase,
     check_integers,
     described,
     fuse,
+    method_of,
     settings_for,
     total,
 )
@@ -35,7 +35,7 @@ def run(config: FuseConfig, context: Context, into: Path) -> Made:
     inputs = _open(config, context)
     copied = _copied(inputs)
     writer = CheckpointWriter(into, like=inputs.base)
-    prepared = METHODS[config.method].prepare(inputs)
+    prepared = method_of(config).prepare(inputs)
     drifts, hashes = fuse(inputs, prepared, writer)
     copy_sidecars(inputs.base.path, into)
     if config.method == "tailor":
@@ -67,12 +67,21 @@ def plan(config: FuseConfig, context: Context) -> dict[str, Any]:
 
 
 def _open(config: FuseConfig, context: Context) -> Inputs:
-    settings, method = settings_for(config), METHODS[config.method]
+    settings, method = settings_for(config), method_of(config)
     base = Checkpoint.open(config.base)
     names = chosen(base, part_of, config)
     models = tuple(_open_model(path, base, names, config.allow_extra) for path in config.model)
     weights = tuple(name for name in names if base.info(name).floating)
-    inputs = Inputs(base, models, weights, settings, context, method.unit, config.workers)
+    inputs = Inputs(
+        base,
+        models,
+        weights,
+        settings,
+        context,
+        method.unit,
+        config.workers,
+        narrow=config.compat is not None,
+    )
     check_integers(inputs, sorted(set(names) - set(weights)))
     return inputs
 
@@ -116,7 +125,7 @@ def _role(path: str) -> str:
 
 
 def _method(config: FuseConfig, inputs: Inputs) -> dict[str, Any]:
-    row = METHODS[config.method]
+    row = method_of(config)
     said = {"name": config.method, "paper": row.paper, "defaults": row.defaults}
     return {**said, **described(row, inputs.settings)}
 

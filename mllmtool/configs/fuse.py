@@ -18,6 +18,7 @@ FuseMethod = Literal[
     "slerp",
     "tailor",
 ]
+Compat = Literal["mergekit"]
 
 
 class FuseConfig(Config):
@@ -46,6 +47,9 @@ class FuseConfig(Config):
     parts: Annotated[
         tuple[Part, ...], Field(description="parts to fuse; the others stay as in the base")
     ] = PARTS
+    compat: Annotated[
+        Compat | None, Field(description="the method as another tool defines it, in float32")
+    ] = None
     only: Annotated[
         tuple[str, ...],
         Field(description="fuse only tensors whose names match a regular expression, repeated"),

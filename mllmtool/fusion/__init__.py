@@ -3,7 +3,7 @@
 from mllmtool.fusion.drift import Drift, total
 from mllmtool.fusion.engine import check_integers, fuse
 from mllmtool.fusion.inputs import Inputs
-from mllmtool.fusion.methods import METHODS, described, settings_for
+from mllmtool.fusion.methods import METHODS, described, method_of, settings_for
 from mllmtool.fusion.patched import PatchedBase
 from mllmtool.fusion.settings import Settings
 
@@ -16,6 +16,7 @@ __all__ = [
     "check_integers",
     "described",
     "fuse",
+    "method_of",
     "settings_for",
     "total",
 ]

@@ -70,7 +70,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The base, the tuned models, and `names`: the tensors to be fused."""
+    """The base, the tuned models, and `names`: the tensors to be fused.
+
+    `narrow`: all is reckoned in float32, else what is stored in 32 bits in float64.
+    """
 
     base: Checkpoint
     models: tuple[Source, ...]
@@ -79,6 +82,7 @@ class Inputs:
     context: Context
     unit: Unit = "entries"
     workers: int = 1
+    narrow: bool = False
 
     def __post_init__(self) -> None:
         # glibc hands large blocks back to the system when they are freed, and every piece would
@@ -107,7 +111,7 @@ class Inputs:
         sources: tuple[Source, ...] = (self.base, *self.models)
         shape, length = self.base.info(name).shape, self._length(name)
         dtypes = [source.info(name).dtype for source in sources]
-        working, first = working_dtype(dtypes), 0
+        working, first = np.float32 if self.narrow else working_dtype(dtypes), 0
         for stored in zip(*(source.pieces(name, length) for source in sources), strict=True):
             for source, entries, dtype in zip(sources, stored, dtypes, strict=True):
                 if not finite(entries, dtype):

@@ -4,6 +4,7 @@ from typing import Any
 
 from mllmtool.configs.fuse import FuseConfig, FuseMethod
 from mllmtool.errors import ConfigError, some
+from mllmtool.fusion.compat import ROWS as MERGEKIT
 from mllmtool.fusion.interpolation import is_share, linear, slerp, wise_ft
 from mllmtool.fusion.magnitude_sampling import della, has_room
 from mllmtool.fusion.method import Method, at_once
@@ -75,13 +76,29 @@ METHODS: dict[FuseMethod, Method] = {
 }
 
 
+def method_of(config: FuseConfig) -> Method:
+    """The row of the method, the paper's or another tool's.
+
+    Raises:
+        ConfigError: the other tool's is not known.
+    """
+    if config.compat is None:
+        return METHODS[config.method]
+    if config.method not in MERGEKIT:
+        raise ConfigError(
+            f"--compat: {config.method} is not one that is known of mergekit;"
+            f" of use to {some(list(MERGEKIT))}"
+        )
+    return MERGEKIT[config.method]
+
+
 def settings_for(config: FuseConfig) -> Settings:
     """What the method reads: as asked for, else its defaults.
 
     Raises:
         ConfigError: a flag that the method does not read, or a value that it cannot take.
     """
-    method = METHODS[config.method]
+    method = method_of(config)
     _check_flags(config, method)
     _check_models(len(config.model), config, method)
     if method.shares and config.weight and (min(config.weight) < 0 or sum(config.weight) == 0):

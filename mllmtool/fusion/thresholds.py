@@ -42,28 +42,40 @@ def thresholds(inputs: Inputs) -> list[Threshold]:
     at least 1. Entries that are 0 are never kept: the smallest threshold is above 0.
     """
     rank = max(1, round(inputs.settings.density * inputs.num_entries))
-    high = _counts(inputs, "thresholds, pass 1 of 2", lambda _, bits: bits >> LOW_BITS)
-    tops = [_rank(counts, rank) for counts in high]
-    low = _counts(
-        inputs,
-        "thresholds, pass 2 of 2",
-        lambda model, bits: bits[bits >> LOW_BITS == tops[model][0]] & (1 << LOW_BITS) - 1,
+
+    def counts(digits: Digits, number: int) -> Array:
+        found = inputs.over(
+            lambda name: _counts(inputs, name, digits), f"thresholds, pass {number} of 2"
+        )
+        return sum(found, np.zeros((len(inputs.models), 1 << 16), np.int64))
+
+    return _selected(counts, rank)
+
+
+def thresholds_of(inputs: Inputs, name: str, rank: int) -> list[Threshold]:
+    """For each model, the magnitude of this rank from above in one tensor; above 0."""
+    return _selected(lambda digits, _: _counts(inputs, name, digits), rank)
+
+
+Digits = Callable[[int, Array], Array]  # of a model's bits, those by which they are counted
+
+
+def _selected(counts: Callable[[Digits, int], Array], rank: int) -> list[Threshold]:
+    tops = [_rank(found, rank) for found in counts(lambda _, bits: bits >> LOW_BITS, 1)]
+    low = counts(
+        lambda model, bits: bits[bits >> LOW_BITS == tops[model][0]] & (1 << LOW_BITS) - 1, 2
     )
-    return [_threshold(top, counts, rank) for top, counts in zip(tops, low, strict=True)]
+    return [_threshold(top, found, rank) for top, found in zip(tops, low, strict=True)]
 
 
-def _counts(inputs: Inputs, label: str, digits: Callable[[int, Array], Array]) -> Array:
-    """How often each digit occurs: (models, 2^16)."""
-
-    def count(name: str) -> Array:
-        counts = np.zeros((len(inputs.models), 1 << 16), np.int64)
-        for piece in inputs.pieces(name):
-            for model, tau in enumerate(piece.task_vectors):
-                found = digits(model, magnitudes(tau).view(np.uint32))
-                counts[model] += np.bincount(found, minlength=1 << 16)
-        return counts
-
-    return sum(inputs.over(count, label), np.zeros((len(inputs.models), 1 << 16), np.int64))
+def _counts(inputs: Inputs, name: str, digits: Digits) -> Array:
+    """How often each digit occurs in a tensor: (models, 2^16)."""
+    counts = np.zeros((len(inputs.models), 1 << 16), np.int64)
+    for piece in inputs.pieces(name):
+        for model, tau in enumerate(piece.task_vectors):
+            found = digits(model, magnitudes(tau).view(np.uint32))
+            counts[model] += np.bincount(found, minlength=1 << 16)
+    return counts
 
 
 def _rank(counts: Array, rank: int) -> tuple[int, int]:
