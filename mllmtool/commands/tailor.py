@@ -1,7 +1,7 @@
 """`tailor`: keep a sparse, decorated patch of fine-tuned checkpoints on their base."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +10,12 @@ from typing import Any
 from mllmtool.checkpoints import Checkpoint, CheckpointWriter, PatchBuilder, copy_sidecars
 from mllmtool.checkpoints.patch import PATCH_NAME
 from mllmtool.configs.tailor import TailorConfig
-from mllmtool.context import Context
+from mllmtool.context import Context, is_main_process
 from mllmtool.reports import Artifact, file_sha256
 from mllmtool.runner import Made
+from mllmtool.tailoring.calibration import Data
 from mllmtool.tailoring.gather import gather, learn_tasks
-from mllmtool.tailoring.job import Data, Job, open_job
+from mllmtool.tailoring.job import Job, open_job
 from mllmtool.tailoring.learning import Learned
 from mllmtool.tailoring.measures import caveats, depth_profile, part_summary
 from mllmtool.tailoring.patching import Patched, tailored_maps, tuned_tensors
@@ -23,8 +24,10 @@ from mllmtool.tailoring.presets import choices_of
 from mllmtool.tailoring.sites import find_units
 from mllmtool.tailoring.store import INDEX_NAME
 from mllmtool.tailoring.stream import Step
+from mllmtool.tailoring.workers import together
 
 Row = dict[str, Any]
+Write = Callable[[Checkpoint, Path, Iterator[Patched], list[Artifact]], None]
 
 
 @dataclass
@@ -40,10 +43,12 @@ def run(config: TailorConfig, context: Context, into: Path) -> Made:
     """Run the tuned models unit by unit, tailor what a unit holds, write."""
     job = open_job(config, context)
     learned, found, inputs = learn_tasks(config, job), Found(), _inputs(config, job)
-    with closing(gather(config, job, learned, inputs)) as steps:
+    with together(), closing(gather(config, job, learned, inputs)) as steps:
         if config.sweep:
             return _sweep(config, context, (job, learned), steps, (into, inputs))
-        write = _write_patch if config.format == "patch" else _write_checkpoint
+        write: Write = _write_patch if config.format == "patch" else _write_checkpoint
+        if not is_main_process():
+            write = _nowhere
         write(job.pre, into, _patches(config, context, (job, learned), steps, found), inputs)
     rows = sorted(found.rows, key=lambda row: str(row["tensors"][0]))
     results = _results(job, learned, rows)
@@ -132,6 +137,12 @@ def _write_checkpoint(
         writer.add(name, pre[name])
     writer.finish()
     copy_sidecars(pre.path, into)
+
+
+def _nowhere(_: Checkpoint, __: Path, patches: Iterator[Patched], ___: list[Artifact]) -> None:
+    """What a process does that only helps."""
+    for _patched in patches:
+        pass
 
 
 def _write_patch(

@@ -12,6 +12,7 @@ from mllmtool.errors import ConfigError, DataError
 from mllmtool.models.encoding import Encoder
 from mllmtool.reports import read_report
 from mllmtool.reports.report import REPORT_NAME
+from mllmtool.tailoring.workers import share
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ class SampleFile:
             raise DataError(f"{self.path}: has no samples")
         places = rng.sample(range(len(samples)), min(number, len(samples)))
         return [samples[place] for place in sorted(places)]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The samples drawn from a file."""
+
+    file: SampleFile
+    samples: list[Sample]
 
 
 def given_samples(path: str, images: str | None) -> SampleFile:
@@ -64,11 +73,23 @@ def training_samples(sft: Path, images: str | None) -> SampleFile:
 
 
 def batches(
-    encoder: Encoder, samples: list[Sample], root: Path, size: int
+    encoder: Encoder, data: Data, size: int, positions: int | None
 ) -> Iterator[dict[str, Tensor]]:
-    """The samples as in training, answers included, `size` at a time."""
-    for start in range(0, len(samples), size):
-        yield encoder.train_batch(samples[start : start + size], root)
+    """Encode this process's share of the samples as in training, `size` at a time.
+
+    Raises:
+        DataError: one cannot be encoded, or is longer than the model's `positions`.
+    """
+    for start in share(range(0, len(data.samples), size)):
+        batch = data.samples[start : start + size]
+        for sample in batch:
+            tokens = len(encoder.train_row(sample, data.file.root).ids)
+            if positions is not None and tokens > positions:
+                raise DataError(
+                    f"sample {sample.id}: {tokens} tokens, more than the {positions} positions of"
+                    " the model; leave it out"
+                )
+        yield encoder.train_batch(batch, data.file.root)
 
 
 def _existing(name: str, report: Path) -> Path:

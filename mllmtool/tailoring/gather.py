@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from mllmtool.configs.tailor import TailorConfig
+from mllmtool.context import is_main_process
 from mllmtool.errors import ConfigError, MismatchError
 from mllmtool.models.devices import chosen_device
 from mllmtool.models.encoding import Encoder
@@ -78,18 +79,21 @@ def _keep(
     config: TailorConfig, job: Job, learned: list[Learned], inputs: Sequence[Artifact]
 ) -> Generator[Step]:
     """Keep the moments of all tuned tensors, and hand on those that are to tailor."""
-    writer = MomentsWriter(Path(str(config.save_moments)))
+    writer = MomentsWriter(Path(str(config.save_moments))) if is_main_process() else None
     pairs = zip(job.tasks, learned, strict=True)
     whole = [learn(each.skeleton, task.tuned, lambda *_: "tailor") for task, each in pairs]
     try:
         for step in steps(_streams(config, job, whole), follow=False):
-            writer.add(step.maps)
+            if writer:
+                writer.add(step.maps)
             yield Step(restrict(step.maps, learned))
         samples = [each for each in inputs if each.role in ("calibration", "anchor")]
         models = [each.sha256 for each in inputs if each.role == "sft"]
-        writer.finish(models, samples, anchored=job.anchor is not None)
+        if writer:
+            writer.finish(models, samples, anchored=job.anchor is not None)
     finally:
-        writer.discard()
+        if writer:
+            writer.discard()
 
 
 def _streams(config: TailorConfig, job: Job, learned: list[Learned]) -> list[Stream]:
@@ -102,8 +106,10 @@ def _streams(config: TailorConfig, job: Job, learned: list[Learned]) -> list[Str
 
 def _stream(config: TailorConfig, job: Job, task: Task, learned: Learned, place: Place) -> Stream:
     encoder = Encoder.load(task.checkpoint.path)
+    text = learned.skeleton.model.config.get_text_config()
+    positions = getattr(text, "max_position_embeddings", None)
     samples = [
-        () if data is None else batches(encoder, data.samples, data.file.root, config.batch)
+        () if data is None else batches(encoder, data, config.batch, positions)
         for data in (task.data, job.anchor)
     ]
     return Stream(learned, job.pre, samples, place)

@@ -8,18 +8,9 @@ import torch
 from mllmtool.checkpoints import Checkpoint, check_aligned
 from mllmtool.configs.tailor import TailorConfig
 from mllmtool.context import Context
-from mllmtool.data.samples import Sample
 from mllmtool.errors import MismatchError
-from mllmtool.tailoring.calibration import SampleFile, given_samples, training_samples
+from mllmtool.tailoring.calibration import Data, given_samples, training_samples
 from mllmtool.tailoring.store import MomentsReader
-
-
-@dataclass(frozen=True)
-class Data:
-    """The samples drawn from a file."""
-
-    file: SampleFile
-    samples: list[Sample]
 
 
 @dataclass(frozen=True)

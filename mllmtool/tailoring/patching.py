@@ -12,6 +12,7 @@ from mllmtool.configs.patch import Overlap
 from mllmtool.tailoring.learning import Learned, Map
 from mllmtool.tailoring.matrix import Choices, Matrix, Tailored, tailor, tailor_jointly
 from mllmtool.tailoring.measures import map_errors
+from mllmtool.tailoring.workers import solved_by_all
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,9 @@ def tailored_maps(
     maps: Sequence[Mapping[str, Map]],
     choices: Choices,
 ) -> Iterator[Result]:
-    """Tailor map by map, those of each tuned model."""
-    for lead in sorted(set().union(*maps)):
+    """Tailor map by map, those of each tuned model; each by one of the processes, if several."""
+
+    def one(lead: str) -> Result:
         holders = [task for task, each in enumerate(maps) if lead in each]
         problems = [_matrix(maps[task][lead], base, tuned[task]) for task in holders]
         matrices = [matrix for matrix, _ in problems]
@@ -93,7 +95,9 @@ def tailored_maps(
         patched = {name: _patched(base, name, solved, rule) for name in names}
         by_task = {each.task: each.finals(base) for each in solved}
         finals = [by_task.get(task, {}) for task in range(len(tuned))]
-        yield Result(list(patched.values()), _row(solved, patched), finals)
+        return Result(list(patched.values()), _row(solved, patched), finals)
+
+    yield from solved_by_all(sorted(set().union(*maps)), one)
 
 
 def tuned_tensors(

@@ -22,6 +22,7 @@ from mllmtool.tailoring.learning import Learned, Map
 from mllmtool.tailoring.moments import Moment
 from mllmtool.tailoring.passes import Pass, park, stop_at
 from mllmtool.tailoring.sites import Site, Use, find_units
+from mllmtool.tailoring.workers import add_up, everyone
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Stream:
                             self._answer(one, output)
                     if not and_go_on:
                         break
+                add_up(recorder)
                 known.update(use_moments(recorder, self._leads))
         return self._ready()
 
@@ -115,6 +117,7 @@ class Stream:
             for use in missing:
                 for _ in some if not use.unit else ():
                     recorder.count(use)
+            add_up(recorder)
             known.update(use_moments(recorder, self._leads))
         return self._ready()
 
@@ -200,7 +203,7 @@ def steps(streams: Sequence[Stream], *, follow: bool) -> Generator[Step]:
     """
     order = list(streams[0].units)
     try:
-        while waiting := set().union(*(stream.waiting for stream in streams)):
+        while waiting := set().union(*everyone(set().union(*(s.waiting for s in streams)))):
             unit = min(waiting, key=order.index)
             step = Step([stream.record(unit, and_go_on=not follow) for stream in streams])
             yield step
