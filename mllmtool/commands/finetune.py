@@ -129,6 +129,7 @@ def _train(job: Job, context: Context, into: Path) -> tuple[PartsTrainer, dict[s
         "processes": job.length.processes,
         "device": str(trainer.args.device),
         "torch": torch.__version__,
+        "peak_gpu_bytes": torch.cuda.max_memory_allocated(),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 

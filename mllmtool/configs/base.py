@@ -80,7 +80,8 @@ def _line(config: type[Config], issue: Any) -> str:
         steps = [str(step) for step in path[1:] if step not in ("[key]", "word", "choice")]
         name += " (" + ".".join(steps) + ")"
     if issue["type"] == "extra_forbidden":
-        hint = _hint(config, str(path[-1])) if len(path) == 1 else f" of {path[0]}"
+        inner = f" of {path[0]}{_hint(config, f'{path[0]}.{path[-1]}')}"
+        hint = _hint(config, str(path[-1])) if len(path) == 1 else inner
         return f"{path[-1]}: unknown key{hint}"
     if issue["type"] == "missing":
         return f"{name}: is required"
@@ -102,5 +103,10 @@ def _spelt(config: type[Config], key: str) -> str:
 def _hint(config: type[Config], key: str) -> str:
     if key in config.renamed:
         return f"; write {config.renamed[key]}"
+    if "." in key:
+        return ""
     near = difflib.get_close_matches(key, list(config.model_fields), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
+    if near:
+        return f"; did you mean {near[0]}?"
+    theirs = difflib.get_close_matches(key, list(config.renamed), n=1, cutoff=0.8)
+    return f"; write {config.renamed[theirs[0]]}" if theirs else ""

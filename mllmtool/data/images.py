@@ -112,10 +112,12 @@ class ImageFolder:
         """
         from PIL import Image
 
-        broken = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
+        bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+        broken = (OSError, ValueError, SyntaxError, struct.error, *bombs)
         try:
             with warnings.catch_warnings():  # of odd metadata
                 warnings.simplefilter("ignore")
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
                 with Image.open(self.root / name) as image:
                     image.load()
         except broken as error:

@@ -1,6 +1,9 @@
 """Pictures from disk, upright and RGB."""
 
 import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
@@ -18,7 +21,14 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 SIDEWAYS = (5, 6, 7, 8)
-BROKEN = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
+BROKEN = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    struct.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,  # from 89 million pixels on; the error from twice as many
+)
 
 
 def open_image(path: Path) -> Image.Image:
@@ -27,14 +37,11 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         DataError: it is not one.
     """
-    try:
-        with Image.open(path) as image:
-            turn = UPRIGHT.get(_orientation(image))
-            # by RGBA, as a palette's transparency makes Pillow warn otherwise
-            step = image.convert("RGBA") if "transparency" in image.info else image
-            coloured = step.convert("RGB")
-    except BROKEN as error:
-        raise DataError(f"{path}: is not a readable image: {error}") from error
+    with _opened(path) as image:
+        turn = UPRIGHT.get(_orientation(image))
+        # by RGBA, as a palette's transparency makes Pillow warn otherwise
+        step = image.convert("RGBA") if "transparency" in image.info else image
+        coloured = step.convert("RGB")
     return coloured if turn is None else coloured.transpose(turn)
 
 
@@ -44,13 +51,21 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: it is not a picture.
     """
+    with _opened(path) as image:
+        width, height = image.size
+        turned = _orientation(image) in SIDEWAYS
+    return (height, width) if turned else (width, height)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = _orientation(image) in SIDEWAYS
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                yield image
     except BROKEN as error:
         raise DataError(f"{path}: is not a readable image: {error}") from error
-    return (height, width) if turned else (width, height)
 
 
 def _orientation(image: Image.Image) -> int:

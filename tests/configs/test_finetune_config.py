@@ -64,6 +64,8 @@ def test_rates_by_part() -> None:
         ({"warmup_ratio": 0.1}, "warmup_ratio: unknown key; write warmup, a share of the steps"),
         ({"learning_rate": 0.1}, "learning_rate: unknown key; write lr"),
         ({"overwrite_output_dir": True}, "overwrite_output_dir: unknown key; write overwrite"),
+        ({"lerning_rate": 0.1}, "lerning_rate: unknown key; write lr"),
+        ({"train": {"language": {"lora": {"r": 8}}}}, "r: unknown key of train; write rank"),
         ({"stepz": 2}, "stepz: unknown key; did you mean steps?"),
         ({"optim": {"wdecay": 2}}, "wdecay: unknown key; did you mean weight_decay?"),
         ({"keep": {"l3": 2}}, "l3: unknown key of keep"),

@@ -1,5 +1,6 @@
 """Pictures from disk."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,20 @@ def test_cut_off_picture_is_an_error(tmp_path: Path) -> None:
     assert image_size(tmp_path / "a.png") == (64, 64)
     with pytest.raises(DataError, match=r"a\.png: is not a readable image: "):
         open_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000])
+def test_picture_that_would_fill_memory_is_refused(tmp_path: Path, side: int) -> None:
+    # Pillow only warns of 89 to 178 million pixels, and would decode them
+    Image.new("1", (side, side)).save(tmp_path / "bomb.png")
+    for read in (image_size, open_image):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as outside of pytest, where they are no errors
+            with pytest.raises(DataError) as caught:
+                read(tmp_path / "bomb.png")
+        assert str(caught.value).startswith(
+            f"{tmp_path}/bomb.png: is not a readable image: Image size ({side**2} pixels) exceeds "
+        )
 
 
 def test_memory_keeps_what_fits_and_makes_the_rest_anew() -> None:
