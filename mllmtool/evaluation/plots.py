@@ -98,7 +98,8 @@ def _stages(stages: Stages) -> Figure:
         for x, score in enumerate(row):
             change, own = score - stages.scores[0][x], x == y - 1
             edge: Any = {"edgecolor": INK, "lw": 1.5, "zorder": 2} if own else {"edgecolor": PAPER}
-            axes.add_patch(Rectangle((x, y), 1, 1, facecolor=shade(change), **edge))
+            box = Rectangle((x, y), 1, 1, facecolor=shade(change), clip_on=False, **edge)
+            axes.add_patch(box)
             style: Any = {"ha": "center", "va": "center", "color": ink(change), "fontsize": 9}
             axes.text(x + 0.5, y + 0.5, f"{100 * score:.1f}", **style)
     axes.set(xlim=(0, across), ylim=(down, 0))

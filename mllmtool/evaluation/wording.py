@@ -8,7 +8,7 @@ MINUS = "−"
 
 def percent(share: float | None) -> str:
     """`83.1 %`, or a dash for what was not measured."""
-    return "–" if share is None else f"{100 * share:.1f} %"
+    return "–" if share is None else f"{signed(share).removeprefix('+')} %"
 
 
 def points(delta: float | None) -> str:
