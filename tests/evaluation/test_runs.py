@@ -116,6 +116,12 @@ def test_predictions_are_known_by_contents_alone(llava: Path, tmp_path: Path) ->
     save_file(flipped, path / "model.safetensors", metadata={"format": "pt"})
     run_all(read_suite(suite).tasks, kept, base=path)
     assert num_kept(kept) == 18 + 16
+    with opened(kept) as store:
+        settings = Settings(store, 8, dtype=torch.bfloat16)
+        tasks, labelled = read_suite(suite).tasks, [Labelled("half", Checkpoint.open(path))]
+        [(_, half)] = run(labelled, tasks, settings, Context(quiet=True))
+    assert num_kept(kept) == 18 + 16 + 16
+    assert {one.read for predictions in half.values() for one in predictions} == {"shared"}
 
 
 def test_the_fast_way_is_left_where_it_differs(
