@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 from mllmtool.checkpoints import Checkpoint, CheckpointWriter, PatchBuilder, copy_sidecars
@@ -17,8 +18,15 @@ from mllmtool.tailoring.calibration import Data
 from mllmtool.tailoring.gather import gather, learn_tasks
 from mllmtool.tailoring.job import Job, open_job
 from mllmtool.tailoring.learning import Learned
-from mllmtool.tailoring.measures import caveats, depth_profile, part_summary
+from mllmtool.tailoring.measures import (
+    beside_wise,
+    caveats,
+    depth_profile,
+    overlap_summary,
+    part_summary,
+)
 from mllmtool.tailoring.patching import Patched, tailored_maps, tuned_tensors
+from mllmtool.tailoring.plots import draw
 from mllmtool.tailoring.points import sweep_points
 from mllmtool.tailoring.presets import choices_of
 from mllmtool.tailoring.sites import find_units
@@ -52,11 +60,13 @@ def run(config: TailorConfig, context: Context, into: Path) -> Made:
         write(job.pre, into, _patches(config, context, (job, learned), steps, found), inputs)
     rows = sorted(found.rows, key=lambda row: str(row["tensors"][0]))
     results = _results(job, learned, rows)
+    draw(rows, into)
     for text in caveats(rows, results["depth"]):
         context.warn(text)
     seconds = {
         "moments_seconds": round(found.moments, 3),
         "solving_seconds": round(found.solving, 3),
+        "peak_memory_bytes": getrusage(RUSAGE_SELF).ru_maxrss * 1024,
     }
     return Made(inputs=inputs, results=results, run=seconds)
 
@@ -92,7 +102,10 @@ def _sweep(
     for point in points:
         point.write(into, (inputs[0].sha256, {**_origin(inputs), "point": point.name}))
         found = _results(job, learned, point.rows)
-        kept = {key: found[key] for key in ("kept", "changed", "share", "parts")}
+        kept = {
+            key: found[key]
+            for key in ("kept", "changed", "share", "patch_bytes", "parts", "wise_ft")
+        }
         described.append({"patch": f"{point.name}/{PATCH_NAME}", **kept})
     common = {key: found[key] for key in ("tensors", "entries", "depth")}
     for text in caveats(points[0].rows, found["depth"]):
@@ -190,10 +203,20 @@ def _results(job: Job, learned: list[Learned], rows: list[Row]) -> dict[str, Any
         "kept": sum(row["kept"] for row in rows),
         "changed": changed,
         "share": changed / entries,
+        "patch_bytes": _patch_bytes(job, rows),
         "parts": part_summary(rows),
+        "wise_ft": beside_wise(rows),
+        "overlap": overlap_summary(rows) if len(job.tasks) > 1 else None,
         "depth": depth_profile(job.pre.names, sorted(job.tuned)),
         "maps": rows,
     }
+
+
+def _patch_bytes(job: Job, rows: list[Row]) -> int:
+    """What bitmaps and values take in a patch file."""
+    infos = [(row, job.pre.info(row["tensors"][0])) for row in rows]
+    values = sum(row["kept"] * info.num_bytes // max(info.size, 1) for row, info in infos)
+    return values + sum(-(-job.pre.info(n).size // 8) for row in rows for n in row["tensors"])
 
 
 def _described(data: Data) -> dict[str, Any]:

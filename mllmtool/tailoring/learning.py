@@ -26,6 +26,7 @@ class Map:
     has_rows: bool
     task: Moment
     anchor: Moment
+    held_out: Moment | None = None
 
 
 @dataclass(frozen=True)

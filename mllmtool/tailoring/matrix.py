@@ -54,6 +54,7 @@ class Matrix:
     widths: tuple[int, ...]
     task: Moment
     anchor: Moment | None = None
+    held_out: Moment | None = None  # of samples that decide nothing
 
 
 @dataclass(frozen=True)

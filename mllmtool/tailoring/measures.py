@@ -1,13 +1,16 @@
 """What tailoring did to a map and to a model, measured on the tensors as they are stored."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from statistics import median
+from itertools import combinations
+from math import sqrt
+from statistics import fmean, median
 from typing import Any
 
 from torch import Tensor
 
 from mllmtool.errors import some
 from mllmtool.tailoring.matrix import Matrix, Tailored
+from mllmtool.tailoring.moments import Moment
 from mllmtool.tailoring.presets import block_of
 
 DEPTH_LIMIT = 1 / 3
@@ -19,7 +22,8 @@ def map_errors(matrix: Matrix, tailored: Tailored, stored: Tensor) -> dict[str, 
 
     `full_revert` is the squared error of putting the base back, relative to the tuned output's
     square; `mask_only` and `tailored` are relative to that error, `anchor_drift` to the drift of
-    the tuned weights on the anchors, `correction` to the norm of the masked change.
+    the tuned weights on the anchors, `correction` to the norm of the masked change. `held_out` has
+    the first three on samples that decided nothing; `dead` counts inputs that are always 0.
 
     Args:
         matrix: the problem.
@@ -27,12 +31,13 @@ def map_errors(matrix: Matrix, tailored: Tailored, stored: Tensor) -> dict[str, 
         stored: the change that is stored, after the cast and after several patches were fused.
     """
     masked = matrix.change * tailored.mask
-    revert = matrix.task.energy(matrix.change)
     return {
         "tokens": matrix.task.tokens,
-        "full_revert": _ratio(revert, matrix.task.energy(matrix.base + matrix.change)),
-        "mask_only": _ratio(matrix.task.energy(matrix.change - masked), revert),
-        "tailored": _ratio(matrix.task.energy(matrix.change - stored), revert),
+        "dead": int((matrix.task.on_diagonal(matrix.change.shape)[0] == 0).sum()),
+        **_errors(matrix, matrix.task, masked, stored),
+        "held_out": None
+        if matrix.held_out is None
+        else _errors(matrix, matrix.held_out, masked, stored),
         "anchor_drift": None
         if matrix.anchor is None
         else _ratio(matrix.anchor.energy(stored), matrix.anchor.energy(matrix.change)),
@@ -41,6 +46,54 @@ def map_errors(matrix: Matrix, tailored: Tailored, stored: Tensor) -> dict[str, 
         "damping": tailored.damping,
         "retries": tailored.retries,
         "residual": tailored.residual,
+    }
+
+
+def mask_overlap(patches: Sequence[tuple[Tensor, Tensor]]) -> list[dict[str, int]]:
+    """Of each pair of masks with their changes: entries in both, in either, of opposed sign."""
+    return [
+        {
+            "both": int((first[0] & second[0]).sum()),
+            "either": int((first[0] | second[0]).sum()),
+            "opposed": int((first[1] * second[1] < 0).sum()),
+        }
+        for first, second in combinations(patches, 2)
+    ]
+
+
+def overlap_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Jaccard index of the tasks' masks, what chance would give, and the share of opposed signs."""
+    pairs = [(row, pair) for row in rows for pair in row["overlap"]]
+    both, either = (sum(pair[key] for _, pair in pairs) for key in ("both", "either"))
+    chance = sum((pair["both"] + pair["either"]) ** 2 / 4 / row["entries"] for row, pair in pairs)
+    return {
+        "jaccard": _ratio(both, either),
+        "chance": _ratio(chance, both + either - chance),
+        "opposed_share": _ratio(sum(pair["opposed"] for _, pair in pairs), both),
+    }
+
+
+def beside_wise(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | bool] | None:
+    """The drift on the anchors beside that of WiSE-FT at the same error, means over the maps.
+
+    In a layer's output WiSE-FT at scale s has the error (1 - s)^2 and the drift s^2 of the tuned
+    model's. Errors are those of held-out samples where there are some. None without anchors.
+    """
+    pairs = []
+    for _, task in _tasks(rows):
+        error, drift = (task["held_out"] or task)["tailored"], task["anchor_drift"]
+        if error is not None and drift is not None:
+            pairs.append((min(error, 1.0), drift))
+    if not pairs:
+        return None
+    error, drift = (fmean(pair[place] for pair in pairs) for place in (0, 1))
+    scale = 1 - sqrt(error)
+    return {
+        "error": error,
+        "anchor_drift": drift,
+        "wise_ft_scale": scale,
+        "wise_ft_anchor_drift": scale**2,
+        "worse": drift > scale**2,
     }
 
 
@@ -99,7 +152,26 @@ def caveats(
             if row["tuned"] > DEPTH_LIMIT * row["blocks"]
         ],
     }
-    return [f"{some(names)}: {text}" for text, names in found.items() if names]
+    sentences = [f"{some(names)}: {text}" for text, names in found.items() if names]
+    beside = beside_wise(rows)
+    if beside and beside["worse"]:
+        sentences.append(
+            "tailored model: worse than WiSE-FT in its layers, which at the same task error"
+            f" ({beside['error']:.2f}) and scale {beside['wise_ft_scale']:.2f} has"
+            f" {beside['wise_ft_anchor_drift']:.2f} of the drift on the anchors, against"
+            f" {beside['anchor_drift']:.2f}; raise --sparsity or --anchor-weight, or try fuse"
+            " --method wise-ft"
+        )
+    return sentences
+
+
+def _errors(matrix: Matrix, moment: Moment, masked: Tensor, stored: Tensor) -> dict[str, Any]:
+    revert = moment.energy(matrix.change)
+    return {
+        "full_revert": _ratio(revert, moment.energy(matrix.base + matrix.change)),
+        "mask_only": _ratio(moment.energy(matrix.change - masked), revert),
+        "tailored": _ratio(moment.energy(matrix.change - stored), revert),
+    }
 
 
 def _ratio(value: float, whole: float) -> float | None:

@@ -11,7 +11,7 @@ from mllmtool.checkpoints import Checkpoint, fuse_masked
 from mllmtool.configs.patch import Overlap
 from mllmtool.tailoring.learning import Learned, Map
 from mllmtool.tailoring.matrix import Choices, Matrix, Tailored, tailor, tailor_jointly
-from mllmtool.tailoring.measures import map_errors
+from mllmtool.tailoring.measures import map_errors, mask_overlap
 from mllmtool.tailoring.workers import solved_by_all
 
 
@@ -124,7 +124,8 @@ def _matrix(found: Map, base: Checkpoint, tuned: Checkpoint) -> tuple[Matrix, Te
     )
     start, end = torch.cat(before, dim=1), torch.cat(after, dim=1)
     widths = tuple(columns.shape[1] for columns in before)
-    moments = (found.task.to(dtype), found.anchor.to(dtype))
+    held_out = None if found.held_out is None else found.held_out.to(dtype)
+    moments = (found.task.to(dtype), found.anchor.to(dtype), held_out)
     return Matrix(start, end - start, widths, *moments), end
 
 
@@ -173,6 +174,7 @@ def _row(solved: Sequence[Solved], patched: dict[str, Patched]) -> dict[str, Any
         "shape": list(matrix.change.shape),
         "mixes": matrix.task.full is not None,
         "tasks": tasks,
+        "overlap": mask_overlap([(each.tailored.mask, each.tailored.change) for each in solved]),
     }
 
 
@@ -184,4 +186,5 @@ def _counts(patched: Sequence[Patched], part: str) -> dict[str, Any]:
         "kept": sum(int(each.mask.sum()) for each in patched),
         "changed": sum(each.changed for each in patched),
         "tasks": [],
+        "overlap": [],
     }

@@ -185,6 +185,8 @@ def test_a_patch_file_makes_the_same_checkpoint(
     assert {path.name for path in (tmp_path / "p").iterdir()} == {
         "patch.safetensors",
         "report.json",
+        "error_by_depth.png",
+        "density_by_type.png",
     }
     patch, applied = tmp_path / "p" / "patch.safetensors", tmp_path / "applied"
     assert (

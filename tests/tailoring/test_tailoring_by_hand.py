@@ -1,6 +1,7 @@
 """Model Tailor on problems that fit on paper."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from mllmtool.configs.tailor import MaskRule
 from mllmtool.tailoring.decorate import cholesky, conjugate_gradient, correction
 from mllmtool.tailoring.matrix import Choices, Matrix, tailor, tailor_jointly
+from mllmtool.tailoring.measures import beside_wise, mask_overlap, overlap_summary
 from mllmtool.tailoring.moments import Moment
 from mllmtool.tailoring.scores import (
     comparable,
@@ -214,3 +216,37 @@ def test_a_weight_and_its_bias_are_one_problem_with_counts_of_their_own() -> Non
     mask = tailor(matrix, Choices(density=0.5, salience_weight=1.0)).mask
     # half of the 4 weights, best of their row (z = +-0.71 in both), and half of the 2 biases
     assert mask.tolist() == [[False, True, False], [False, True, True]]
+
+
+def test_wise_ft_at_the_same_error() -> None:
+    # error 1/4 is that of scale 1/2, whose drift is 1/4: .3 is worse, .2 is not
+    def rows(drift: float | None, held_out: dict[str, float] | None = None) -> list[Any]:
+        return [{"tasks": [{"tailored": 0.25, "anchor_drift": drift, "held_out": held_out}]}]
+
+    assert beside_wise(rows(0.3)) == {
+        "error": 0.25,
+        "anchor_drift": 0.3,
+        "wise_ft_scale": 0.5,
+        "wise_ft_anchor_drift": 0.25,
+        "worse": True,
+    }
+    better = beside_wise(rows(0.2))
+    assert better is not None
+    assert not better["worse"]
+    held_out = beside_wise(rows(0.2, {"tailored": 0.64}))
+    assert held_out is not None
+    assert (held_out["wise_ft_scale"], held_out["worse"]) == (pytest.approx(0.2), True)
+    assert beside_wise(rows(None)) is None
+
+
+def test_overlap_of_masks() -> None:
+    masks = [torch.tensor([[1, 1, 0, 0]]).bool(), torch.tensor([[0, 1, 1, 0]]).bool()]
+    changes = [torch.tensor([[1.0, 2.0, 0.0, 0.0]]), torch.tensor([[0.0, -1.0, 1.0, 0.0]])]
+    pairs = mask_overlap(list(zip(masks, changes, strict=True)))
+    assert pairs == [{"both": 1, "either": 3, "opposed": 1}]
+    # by chance, two of four against two of four share one: 1 / 3
+    assert overlap_summary([{"entries": 4, "overlap": pairs}]) == {
+        "jaccard": pytest.approx(1 / 3),
+        "chance": pytest.approx(1 / 3),
+        "opposed_share": 1.0,
+    }
