@@ -36,6 +36,7 @@ from mllmtool.tailoring.workers import together
 
 Row = dict[str, Any]
 Write = Callable[[Checkpoint, Path, Iterator[Patched], list[Artifact]], None]
+COMMON = ("tensors", "entries", "depth")  # results that the points of a sweep share
 
 
 @dataclass
@@ -60,7 +61,8 @@ def run(config: TailorConfig, context: Context, into: Path) -> Made:
         write(job.pre, into, _patches(config, context, (job, learned), steps, found), inputs)
     rows = sorted(found.rows, key=lambda row: str(row["tensors"][0]))
     results = _results(job, learned, rows)
-    draw(rows, into)
+    if is_main_process():
+        draw(rows, into)
     for text in caveats(rows, results["depth"]):
         context.warn(text)
     seconds = {
@@ -100,14 +102,12 @@ def _sweep(
     *_, points = sweep_points(config, job.pre, tuned, learned, tracked)
     described = []
     for point in points:
-        point.write(into, (inputs[0].sha256, {**_origin(inputs), "point": point.name}))
+        if is_main_process():
+            point.write(into, (inputs[0].sha256, {**_origin(inputs), "point": point.name}))
         found = _results(job, learned, point.rows)
-        kept = {
-            key: found[key]
-            for key in ("kept", "changed", "share", "patch_bytes", "parts", "wise_ft")
-        }
-        described.append({"patch": f"{point.name}/{PATCH_NAME}", **kept})
-    common = {key: found[key] for key in ("tensors", "entries", "depth")}
+        own = {key: value for key, value in found.items() if key not in ("maps", *COMMON)}
+        described.append({"patch": f"{point.name}/{PATCH_NAME}", **own})
+    common = {key: found[key] for key in COMMON}
     for text in caveats(points[0].rows, found["depth"]):
         context.warn(text)
     return Made(inputs=inputs, results={**common, "points": described}, run={})
@@ -214,9 +214,12 @@ def _results(job: Job, learned: list[Learned], rows: list[Row]) -> dict[str, Any
 
 def _patch_bytes(job: Job, rows: list[Row]) -> int:
     """What bitmaps and values take in a patch file."""
-    infos = [(row, job.pre.info(row["tensors"][0])) for row in rows]
-    values = sum(row["kept"] * info.num_bytes // max(info.size, 1) for row, info in infos)
-    return values + sum(-(-job.pre.info(n).size // 8) for row in rows for n in row["tensors"])
+    total = 0
+    for row in rows:
+        infos = [job.pre.info(name) for name in row["tensors"]]
+        total += row["kept"] * infos[0].num_bytes // max(infos[0].size, 1)
+        total += sum(-(-info.size // 8) for info in infos)
+    return total
 
 
 def _described(data: Data) -> dict[str, Any]:
