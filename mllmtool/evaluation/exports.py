@@ -127,7 +127,11 @@ _Dumper.add_representer(_Function, _represent)
 
 
 def _vlmevalkit(task: Task, name: str, into: Path) -> None:
-    """`NAME.tsv`, which is read as multiple choice where it has columns of options."""
+    """`NAME.tsv`, which is read as multiple choice where it has columns of options.
+
+    There VLMEvalKit puts the question in its own words, so that scores are to be compared with
+    others from there; elsewhere, and in lmms-eval, the prompt is ours.
+    """
     pictured = {bool(item.images) for item in task.items}
     if len(pictured) > 1:
         raise DataError(f"{task.items_path}: VLMEvalKit wants a picture in every item or in none")
