@@ -61,6 +61,7 @@ class Stream:
         model = learned.skeleton.model
         self.units = dict(find_units(model))
         self._head = model.get_output_embeddings()
+        self._unread = _unread(model, list(self.units))
         self._skeleton, self._base, self._place = learned.skeleton, base, place
         self._reverted = {name for name, what in learned.treatments.items() if what == "pre"}
         self._sites = list(learned.sites)
@@ -175,10 +176,13 @@ class Stream:
         return tree_map_only(Tensor, Tensor.cpu, output)
 
     def _answer(self, one: _Running, output: Any) -> None:
-        if self.units[one.forward.call.unit] is self._head:
+        call = one.forward.call
+        if self.units[call.unit] is self._head:
             one.forward.close()
-        else:
-            one.forward.answer(output)
+            return
+        one.forward.answer(output)
+        if call.unit in self._unread:
+            call.args[0].set_()
 
     def _ready(self) -> dict[str, Map]:
         """Take the sites out whose moments are all known."""
@@ -214,6 +218,19 @@ def steps(streams: Sequence[Stream], *, follow: bool) -> Generator[Step]:
     finally:
         for stream in streams:
             stream.close()
+
+
+def _unread(model: Any, units: Sequence[str]) -> set[str]:
+    """The blocks of a LLaVA's tower whose inputs it collects, of all blocks, and never reads."""
+    wanted = getattr(model.config, "vision_feature_layer", None)
+    if wanted is None:
+        return set()
+    tower = set(model.get_encoder(modality="image").modules())
+    blocks = [
+        u for u in units if u.endswith(tuple("0123456789")) and model.get_submodule(u) in tower
+    ]
+    read = {n % (len(blocks) + 1) for n in ([wanted] if isinstance(wanted, int) else wanted)}
+    return {unit for number, unit in enumerate(blocks) if number not in read}
 
 
 class _SeenError(Exception):

@@ -1,5 +1,6 @@
 """Models run unit by unit against the same models whole."""
 
+import json
 import shutil
 import threading
 from collections.abc import Sequence
@@ -149,6 +150,25 @@ def test_later_units_see_what_was_made_of_those_before(
             lead = site.names[0]
             assert moments[lead].tokens == expected[lead].tokens
             assert equal(moments[lead], expected[lead])
+
+
+@pytest.mark.parametrize("layer", [-2, 0, [0, -1]])
+def test_hidden_states_of_a_tower_that_are_read_stay(
+    layer: int | list[int], llava: Path, folder: Path, tmp_path: Path
+) -> None:
+    path = tuned(llava, tmp_path / "ft")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "vision_feature_layer": layer}))
+    if isinstance(layer, list):  # features side by side: the projector is as much wider
+        tensors = load_file(path / "model.safetensors")
+        name = "multi_modal_projector.linear_1.weight"
+        tensors[name] = torch.cat([tensors[name]] * 2, dim=1)
+        save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    batches = batches_of(path, samples_of("llava", folder), folder, 5)
+    learned = learned_of(path)
+    moments, whole = streamed(learned, batches), Whole(path, learned, batches)
+    name = "multi_modal_projector.linear_1.weight"
+    same(moments[name], whole, learned, name)
 
 
 def test_a_pass_without_a_picture_waits_for_the_others(llava: Path, folder: Path) -> None:
