@@ -24,7 +24,14 @@ from mllmtool.evaluation.results import (
 from mllmtool.evaluation.wording import FORMULAS
 from mllmtool.metrics.caption_tokens import NAME as CAPTION_TOKENIZER
 from mllmtool.metrics.forgetting import transitions, without_chance
-from mllmtool.metrics.scores import METRICS, Answered, agreement, letter_bias, letter_histogram
+from mllmtool.metrics.scores import (
+    METRICS,
+    Answered,
+    Rows,
+    agreement,
+    letter_bias,
+    letter_histogram,
+)
 from mllmtool.metrics.statistics import (
     Array,
     Interval,
@@ -188,50 +195,45 @@ class _Scoring:
     def _cells(self, one: TaskAnswers) -> Iterator[Cell]:
         means = self._means([one.task.name])
         letter = one.task.file.answer == "letter"
+        rows = {label: _rows(one, answered) for label, answered in one.answers.items()}
+        drawn = self._drawn(one, rows)
         for column, (row, mean) in enumerate(zip(self.checkpoints, means, strict=True)):
             answered = one.answers[row.label]
             yield Cell(
                 checkpoint=row.label,
                 task=one.task.name,
-                metrics=dict(self._scores(one, answered)),
+                metrics={
+                    name: _score(one, name, found, drawn.get((row.label, name)))
+                    for name, found in rows[row.label].items()
+                },
                 agreement=agreement(answered),
                 letter_hist=letter_histogram(answered) if letter else None,
                 letter_bias_p=letter_bias(answered) if letter else None,
                 vs_base=self._comparison(one, column, mean) if column else None,
             )
 
-    def _scores(
-        self, one: TaskAnswers, answered: Sequence[Answered]
-    ) -> Iterator[tuple[MetricName, Score]]:
-        """Every metric that some item is of the kind for."""
-        for name in one.task.file.reported:
-            if name in LIKELIHOODS and one.likelihood is None:
-                continue
-            value = METRICS[name].of(answered)
-            if value is not None:
-                yield name, self._score(one, answered, name, value)
-
-    def _score(
-        self, one: TaskAnswers, answered: Sequence[Answered], name: MetricName, value: float
-    ) -> Score:
-        metric = METRICS[name]
-        rows = metric.rows(answered)
-        spread = clustered_se(rows[:, 0], one.clusters) if metric.is_mean else None
-        if metric.binary:
-            ci = wilson(float(rows.sum()), len(rows))
-            return Score(value=value, ci=ci, se_clustered=spread)
-        settings = self.settings
-        drawn = resampled(rows, one.clusters, settings.stream_seed, settings.resamples)
-        with np.errstate(invalid="ignore"):
-            values = metric.value(*drawn)
-        low, high = np.nanquantile(values, (0.025, 0.975))
-        return Score(
-            value=value,
-            ci=Interval(float(low), float(high)),
-            ci_method="cluster_bayesian_bootstrap",
-            se_clustered=spread,
-            scale=metric.scale,
+    def _drawn(
+        self, one: TaskAnswers, rows: Mapping[str, Mapping[MetricName, Array]]
+    ) -> dict[tuple[str, MetricName], Array]:
+        """Resampled values of what does not score 0 or 1, all of a task with the same weights."""
+        kept = {
+            (label, name): part
+            for label, parts in rows.items()
+            for name, part in parts.items()
+            if not METRICS[name].binary
+        }
+        if not kept:
+            return {}
+        settings, ends = self.settings, np.cumsum([part.shape[1] for part in kept.values()])
+        top, bottom = resampled(
+            np.hstack(list(kept.values())), one.clusters, settings.stream_seed, settings.resamples
         )
+        pieces = np.split(top, ends[:-1], axis=1)
+        with np.errstate(invalid="ignore"):
+            return {
+                (label, name): METRICS[name].value(piece, bottom)
+                for (label, name), piece in zip(kept, pieces, strict=True)
+            }
 
     def _comparison(self, one: TaskAnswers, column: int, mean: Mean) -> Comparison:
         before, after = one.primary[:, 0], one.primary[:, column]
@@ -280,6 +282,37 @@ class _Scoring:
                 likelihood_delta=None if likely is None else float(likely[column] - likely[0]),
                 micro=micro[column],
             )
+
+
+def _rows(one: TaskAnswers, answered: Sequence[Answered]) -> dict[MetricName, Array]:
+    """The rows of every metric that some item is of the kind for; made once where shared."""
+    made: dict[Rows, Array] = {}
+    found = {}
+    for name in one.task.file.reported:
+        if name in LIKELIHOODS and one.likelihood is None:
+            continue
+        metric = METRICS[name]
+        if metric.rows not in made:
+            made[metric.rows] = metric.rows(answered)
+        if metric.of_rows(made[metric.rows]) is not None:
+            found[name] = made[metric.rows]
+    return found
+
+
+def _score(one: TaskAnswers, name: MetricName, rows: Array, drawn: Array | None) -> Score:
+    metric = METRICS[name]
+    value = metric.of_rows(rows) or 0.0
+    spread = clustered_se(rows[:, 0], one.clusters) if metric.is_mean else None
+    if drawn is None:
+        return Score(value=value, ci=wilson(float(rows.sum()), len(rows)), se_clustered=spread)
+    low, high = np.nanquantile(drawn, (0.025, 0.975))
+    return Score(
+        value=value,
+        ci=Interval(float(low), float(high)),
+        ci_method="cluster_bayesian_bootstrap",
+        se_clustered=spread,
+        scale=metric.scale,
+    )
 
 
 def _by_likelihood(one: TaskAnswers, column: int) -> dict[str, float | None]:

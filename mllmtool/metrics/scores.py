@@ -19,6 +19,7 @@ from mllmtool.metrics.captions import SCALE, bleu, bleu_statistics, cider_d, rou
 from mllmtool.metrics.choices import LETTERS, Choice, exact_choice, lenient_choice, paper_correct
 
 Array = NDArray[np.float64]
+Rows = Callable[[Sequence["Answered"]], Array]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Metric:
     `scale` is the highest value; `binary` says that every item scores 0 or 1.
     """
 
-    rows: Callable[[Sequence[Answered]], Array]
+    rows: Rows
     value: Callable[[Array, Array], Array]
     sentence: str
     scale: float = 1.0
@@ -73,8 +74,12 @@ class Metric:
 
     def of(self, answered: Sequence[Answered]) -> float | None:
         """The value over all items; None where none of them is of its kind."""
+        return self.of_rows(self.rows(answered))
+
+    def of_rows(self, rows: Array) -> float | None:
+        """As `of`, from the rows of the items."""
         with np.errstate(invalid="ignore"):
-            value = float(self.value(self.rows(answered).sum(0), np.array(float(len(answered)))))
+            value = float(self.value(rows.sum(0), np.array(float(len(rows)))))
         return None if np.isnan(value) else value
 
 
@@ -117,9 +122,13 @@ def _cider(answered: Sequence[Answered]) -> Array:
     return cider_d(*_pairs(answered))[:, None]
 
 
+def _bleu_rows(answered: Sequence[Answered]) -> Array:
+    return bleu_statistics(*_pairs(answered))
+
+
 def _bleu(order: int) -> Metric:
     return Metric(
-        lambda answered: bleu_statistics(*_pairs(answered)),
+        _bleu_rows,
         lambda sums, _total: bleu(sums, order),
         f"BLEU-{order} of the whole task, from its summed counts, against the nearest length",
     )
