@@ -44,6 +44,7 @@ def predict(
         "torch": torch.__version__,
         "device": str(chosen_device(config.device)),
         "workers": config.workers,
+        "batch": [config.batch, *settings.halved][-1],
         "threads": torch.get_num_threads(),
     }
 

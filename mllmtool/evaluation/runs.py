@@ -10,7 +10,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from multiprocessing import parent_process
 from typing import Any
@@ -41,12 +41,16 @@ Found = dict[str, list[Prediction]]  # by task, in the order of its items
 
 @dataclass(frozen=True)
 class Settings:
-    """How many prompts a forward pass, where, in which precision, and who keeps the predictions."""
+    """How many prompts a forward pass, where, in which precision, and who keeps the predictions.
+
+    `halved` notes the batches that this process went down to as memory held no more.
+    """
 
     store: Store
     batch: int
     device: torch.device = CPU
     dtype: torch.dtype = torch.float32
+    halved: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,7 @@ class _Runner:
         if size == 1:
             raise DataError("--batch: memory does not hold a single prompt") from error
         self.batch = size // 2
+        self.settings.halved.append(self.batch)
         log.warning("out of memory with %d prompts a batch; going on with %d", size, self.batch)
         if self.settings.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -147,6 +147,7 @@ def test_where_memory_is_short_the_batch_is_halved(
     llava: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
     expected, _ = run_all(tasks, base=llava)
     limit = 3
@@ -161,7 +162,10 @@ def test_where_memory_is_short_the_batch_is_halved(
         return model
 
     monkeypatch.setattr(runs, "load_model", short)
-    found, _ = run_all(tasks, base=llava)
+    with opened(tmp_path / "kept") as store:
+        settings, labelled = Settings(store, 8), [Labelled("base", Checkpoint.open(llava))]
+        found = dict(run(labelled, tasks, settings, Context(quiet=True)))
+    assert settings.halved == [4, 2]
     assert caplog.messages == [
         "out of memory with 8 prompts a batch; going on with 4",
         "out of memory with 4 prompts a batch; going on with 2",
