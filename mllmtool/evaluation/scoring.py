@@ -10,6 +10,7 @@ import numpy as np
 from mllmtool.data.suites import Quadrant, Role, Task
 from mllmtool.data.task_types import LIKELIHOODS, MetricName
 from mllmtool.evaluation.balances import Means, balances, pareto
+from mllmtool.evaluation.cells import drawn_values, metric_rows, metric_score
 from mllmtool.evaluation.predictions import Prediction
 from mllmtool.evaluation.results import (
     Cell,
@@ -18,7 +19,6 @@ from mllmtool.evaluation.results import (
     Mean,
     QuadrantRow,
     Results,
-    Score,
     TaskRow,
 )
 from mllmtool.evaluation.wording import FORMULAS
@@ -27,27 +27,22 @@ from mllmtool.metrics.forgetting import transitions, without_chance
 from mllmtool.metrics.scores import (
     METRICS,
     Answered,
-    Rows,
     agreement,
     letter_bias,
     letter_histogram,
 )
 from mllmtool.metrics.statistics import (
     Array,
-    Interval,
     Resamples,
     bootstrap,
     bounds,
     cluster_sums,
-    clustered_se,
     detectable_difference,
     holm,
     interval,
     mcnemar,
-    resampled,
     sign_flip,
     verdict,
-    wilson,
 )
 
 QUADRANTS = tuple(
@@ -92,6 +87,12 @@ class TaskAnswers:
         """Scores by likelihood; None without options, or where other tools gave no likelihoods."""
         known = all(one.logprobs for row in self.answers.values() for one in row)
         return self.scores("likelihood") if known else None
+
+    @property
+    def reported(self) -> list[MetricName]:
+        """The metrics that there are figures for."""
+        unknown = LIKELIHOODS if self.likelihood is None else ()
+        return [name for name in self.task.file.reported if name not in unknown]
 
     @cached_property
     def chances(self) -> list[float]:
@@ -195,15 +196,16 @@ class _Scoring:
     def _cells(self, one: TaskAnswers) -> Iterator[Cell]:
         means = self._means([one.task.name])
         letter = one.task.file.answer == "letter"
-        rows = {label: _rows(one, answered) for label, answered in one.answers.items()}
-        drawn = self._drawn(one, rows)
+        rows = {label: metric_rows(one.reported, said) for label, said in one.answers.items()}
+        settings = self.settings
+        drawn = drawn_values(rows, one.clusters, settings.stream_seed, settings.resamples)
         for column, (row, mean) in enumerate(zip(self.checkpoints, means, strict=True)):
             answered = one.answers[row.label]
             yield Cell(
                 checkpoint=row.label,
                 task=one.task.name,
                 metrics={
-                    name: _score(one, name, found, drawn.get((row.label, name)))
+                    name: metric_score(name, found, one.clusters, drawn.get((row.label, name)))
                     for name, found in rows[row.label].items()
                 },
                 agreement=agreement(answered),
@@ -211,29 +213,6 @@ class _Scoring:
                 letter_bias_p=letter_bias(answered) if letter else None,
                 vs_base=self._comparison(one, column, mean) if column else None,
             )
-
-    def _drawn(
-        self, one: TaskAnswers, rows: Mapping[str, Mapping[MetricName, Array]]
-    ) -> dict[tuple[str, MetricName], Array]:
-        """Resampled values of what does not score 0 or 1, all of a task with the same weights."""
-        kept = {
-            (label, name): part
-            for label, parts in rows.items()
-            for name, part in parts.items()
-            if not METRICS[name].binary
-        }
-        if not kept:
-            return {}
-        settings, ends = self.settings, np.cumsum([part.shape[1] for part in kept.values()])
-        top, bottom = resampled(
-            np.hstack(list(kept.values())), one.clusters, settings.stream_seed, settings.resamples
-        )
-        pieces = np.split(top, ends[:-1], axis=1)
-        with np.errstate(invalid="ignore"):
-            return {
-                (label, name): METRICS[name].value(piece, bottom)
-                for (label, name), piece in zip(kept, pieces, strict=True)
-            }
 
     def _comparison(self, one: TaskAnswers, column: int, mean: Mean) -> Comparison:
         before, after = one.primary[:, 0], one.primary[:, column]
@@ -282,37 +261,6 @@ class _Scoring:
                 likelihood_delta=None if likely is None else float(likely[column] - likely[0]),
                 micro=micro[column],
             )
-
-
-def _rows(one: TaskAnswers, answered: Sequence[Answered]) -> dict[MetricName, Array]:
-    """The rows of every metric that some item is of the kind for; made once where shared."""
-    made: dict[Rows, Array] = {}
-    found = {}
-    for name in one.task.file.reported:
-        if name in LIKELIHOODS and one.likelihood is None:
-            continue
-        metric = METRICS[name]
-        if metric.rows not in made:
-            made[metric.rows] = metric.rows(answered)
-        if metric.of_rows(made[metric.rows]) is not None:
-            found[name] = made[metric.rows]
-    return found
-
-
-def _score(one: TaskAnswers, name: MetricName, rows: Array, drawn: Array | None) -> Score:
-    metric = METRICS[name]
-    value = metric.of_rows(rows) or 0.0
-    spread = clustered_se(rows[:, 0], one.clusters) if metric.is_mean else None
-    if drawn is None:
-        return Score(value=value, ci=wilson(float(rows.sum()), len(rows)), se_clustered=spread)
-    low, high = np.nanquantile(drawn, (0.025, 0.975))
-    return Score(
-        value=value,
-        ci=Interval(float(low), float(high)),
-        ci_method="cluster_bayesian_bootstrap",
-        se_clustered=spread,
-        scale=metric.scale,
-    )
 
 
 def _by_likelihood(one: TaskAnswers, column: int) -> dict[str, float | None]:
