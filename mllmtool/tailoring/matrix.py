@@ -56,6 +56,12 @@ class Matrix:
     anchor: Moment | None = None
     held_out: Moment | None = None  # of samples that decide nothing
 
+    @property
+    def is_starved(self) -> bool:
+        """Whether it was seen on fewer tokens than a tenth of its columns; it is damped more."""
+        columns = 0 if self.task.full is None else len(self.task.full)
+        return 0 < self.task.tokens < columns / 10
+
 
 @dataclass(frozen=True)
 class Tailored:
@@ -78,7 +84,8 @@ def tailor(matrix: Matrix, choices: Choices) -> Tailored:
         mask = _mask(matrix, matrix.change.abs(), choices)
         return torch.where(mask, matrix.change, 0.0), mask, "mask-only", 0.0
 
-    return _retrying(lambda damping: solve(matrix, choices, damping), fallback, choices.damping)
+    damping = choices.damping * (10 if matrix.is_starved and not by_release else 1)
+    return _retrying(lambda damping: solve(matrix, choices, damping), fallback, damping)
 
 
 def tailor_jointly(matrices: Sequence[Matrix], choices: Choices) -> Tailored:
@@ -106,7 +113,8 @@ def tailor_jointly(matrices: Sequence[Matrix], choices: Choices) -> Tailored:
         change = reduce(torch.add, changes) / counts.clamp(min=1)
         return change, counts > 0, "mask-only", 0.0
 
-    return _retrying(solve, fallback, choices.damping)
+    starved = any(matrix.is_starved for matrix in matrices)
+    return _retrying(solve, fallback, choices.damping * (10 if starved else 1))
 
 
 Solution = tuple[Tensor, Tensor, str, float]  # change, mask, solver, residual

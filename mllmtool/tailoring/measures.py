@@ -132,7 +132,8 @@ def caveats(
         "no calibration token reaches them; they go back to the base": [
             row["tensors"][0] for row, task in _tasks(rows) if not task["tokens"]
         ],
-        "fewer calibration tokens than a tenth of their inputs; raise --num-samples": [
+        "fewer calibration tokens than a tenth of their inputs, so damped ten times as much; raise"
+        " --num-samples": [
             row["tensors"][0]
             for row, task in _tasks(rows)
             if row["mixes"] and 0 < task["tokens"] < row["shape"][1] / 10
