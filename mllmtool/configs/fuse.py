@@ -17,6 +17,10 @@ FuseMethod = Literal[
     "della",
     "slerp",
     "tailor",
+    "model-stock",
+    "breadcrumbs",
+    "consensus",
+    "pcb",
 ]
 Compat = Literal["mergekit"]
 
@@ -33,13 +37,27 @@ class FuseConfig(Config):
     weight: Annotated[tuple[float, ...], Field(description="weight of each --model, repeated")] = ()
     density: Annotated[
         Share | None,
-        Field(description="share of each task vector that is kept (ties, dare, della)", gt=0),
+        Field(description="share of each task vector that is kept", gt=0),
     ] = None
     scale: Annotated[
         float | None, Field(description="factor of the fused task vector (lambda)")
     ] = None
     epsilon: Annotated[
         float | None, Field(description="how much the density varies with the rank (della)", ge=0)
+    ] = None
+    gamma: Annotated[
+        Share | None,
+        Field(description="share of the largest entries that is dropped (breadcrumbs)"),
+    ] = None
+    threshold: Annotated[
+        float | None,
+        Field(
+            description="how many times the sum of the others an entry must be (consensus)",
+            ge=0,
+        ),
+    ] = None
+    votes: Annotated[
+        int | None, Field(description="to how many tasks an entry must matter (consensus)", ge=1)
     ] = None
     workers: Annotated[
         int, Field(description="threads; they change no byte of what is made", ge=1, le=64)

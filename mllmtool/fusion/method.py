@@ -76,6 +76,11 @@ def weighted_sum(arrays: Sequence[Array], factors: Sequence[float]) -> Array:
     return total
 
 
+def summed(arrays: Sequence[Array]) -> Array:
+    r"""$\sum_t x_t$, a new array."""
+    return weighted_sum(arrays, (1.0,) * len(arrays))
+
+
 def num_kept(trimmed: Sequence[Array]) -> tuple[int, ...]:
     """How many entries of each trimmed task vector are left."""
     return tuple(int(np.count_nonzero(tau != 0)) for tau in trimmed)

@@ -5,10 +5,13 @@ from typing import Any
 from mllmtool.configs.fuse import FuseConfig, FuseMethod
 from mllmtool.errors import ConfigError, some
 from mllmtool.fusion.compat import ROWS as MERGEKIT
+from mllmtool.fusion.competition import pcb
 from mllmtool.fusion.interpolation import is_share, linear, slerp, wise_ft
 from mllmtool.fusion.magnitude_sampling import della, has_room
+from mllmtool.fusion.masking import breadcrumbs, consensus, has_voters, leaves_room
 from mllmtool.fusion.method import Method, at_once
 from mllmtool.fusion.settings import NUMBERS, Number, Settings
+from mllmtool.fusion.stock import model_stock
 from mllmtool.fusion.task_vectors import dare, dare_ties, tailor, task_arithmetic, ties
 
 METHODS: dict[FuseMethod, Method] = {
@@ -72,6 +75,33 @@ METHODS: dict[FuseMethod, Method] = {
         paper="Zhu et al. 2024, Model Tailor, multi-task fusion",
         defaults="scale 1",
         reads={"scale": 1.0},
+    ),
+    "model-stock": Method(
+        model_stock,
+        paper="Jang et al. 2024, Model Stock",
+        defaults="none: the paper has no parameter",
+        at_least=2,
+    ),
+    "breadcrumbs": Method(
+        breadcrumbs,
+        paper="Davari & Belilovsky 2024, Model Breadcrumbs",
+        defaults="density 0.14, gamma 0.01: all but the largest 15 % dropped, and 1 %; scale 0.2",
+        reads={"density": 0.14, "gamma": 0.01, "scale": 0.2},
+        check=leaves_room,
+    ),
+    "consensus": Method(
+        at_once(consensus),
+        paper="Wang et al. 2024, Localizing task information (TALL masks, Consensus)",
+        defaults="threshold 0.4: the middle of what the paper searches; votes 2; scale 0.3",
+        reads={"threshold": 0.4, "votes": 2, "scale": 0.3},
+        at_least=2,
+        check=has_voters,
+    ),
+    "pcb": Method(
+        pcb,
+        paper="Du et al. 2024, Parameter competition balancing",
+        defaults="density 0.1, scale 1.2: the released code's",
+        reads={"density": 0.1, "scale": 1.2},
     ),
 }
 

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Number = Literal["density", "scale", "epsilon"]  # a flag each, besides --weight
+Number = Literal[
+    "density", "scale", "epsilon", "gamma", "threshold", "votes"
+]  # a flag each, besides --weight
 NUMBERS: tuple[Number, ...] = get_args(Number)
 
 
@@ -13,9 +15,14 @@ class Settings:
 
     weights: one a model. density: share of a task vector's entries that is kept. scale: factor of
     the fused task vector. epsilon: by how much the density varies with the rank of an entry.
+    gamma: share of the largest entries that is dropped. threshold: how large an entry must be
+    beside the other tasks' to matter to its own. votes: to how many tasks it must matter.
     """
 
     weights: tuple[float, ...]
     density: float = 1.0
     scale: float = 1.0
     epsilon: float = 0.0
+    gamma: float = 0.0
+    threshold: float = 0.0
+    votes: float = 1

@@ -7,7 +7,7 @@ import numpy as np
 from mllmtool.checkpoints.dtypes import Array
 from mllmtool.fusion.inputs import Inputs, Piece
 from mllmtool.fusion.masks import bernoulli, probability
-from mllmtool.fusion.method import Fused, Prepared, moved, num_kept, weighted_sum
+from mllmtool.fusion.method import Fused, Prepared, moved, num_kept, summed, weighted_sum
 from mllmtool.fusion.thresholds import magnitudes, thresholds
 
 
@@ -78,7 +78,7 @@ def tailor(piece: Piece) -> Fused:
     """
     taus = piece.task_vectors
     overlap = sum((tau != 0).astype(np.uint8) for tau in taus)
-    change = piece.settings.scale * (_sum(taus) / np.maximum(overlap, 1))
+    change = piece.settings.scale * (summed(taus) / np.maximum(overlap, 1))
     return Fused(moved(piece.base, change), num_kept(taus))
 
 
@@ -100,7 +100,7 @@ def dropping(inputs: Inputs) -> Callable[[Piece], list[Array]]:
 
 def agreeing_mean(trimmed: Sequence[Array]) -> Array:
     """Mean over the models whose sign is that of the sum; 0 where the sum is 0."""
-    elected = _sum(trimmed)
+    elected = summed(trimmed)
     up, down = elected > 0, elected < 0
     total, count = np.zeros_like(elected), np.zeros(elected.shape, np.uint8)
     for tau in trimmed:
@@ -116,7 +116,3 @@ def added(piece: Piece, taus: Sequence[Array]) -> Array:
     change = weighted_sum(taus, piece.settings.weights)
     change *= piece.settings.scale
     return moved(piece.base, change)
-
-
-def _sum(arrays: Sequence[Array]) -> Array:
-    return weighted_sum(arrays, (1.0,) * len(arrays))

@@ -5,14 +5,14 @@ The bits of a float32 that is not negative grow with its value. One pass counts 
 lower 15 bits of those that share them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mllmtool.checkpoints.dtypes import Array
-from mllmtool.fusion.inputs import Inputs
+from mllmtool.fusion.inputs import Inputs, Piece
 
 LOW_BITS = 15
 
@@ -42,22 +42,37 @@ def thresholds(inputs: Inputs) -> list[Threshold]:
     at least 1. Entries that are 0 are never kept: the smallest threshold is above 0.
     """
     rank = max(1, round(inputs.settings.density * inputs.num_entries))
-
-    def counts(digits: Digits, number: int) -> Array:
-        found = inputs.over(
-            lambda name: _counts(inputs, name, digits), f"thresholds, pass {number} of 2"
-        )
-        return sum(found, np.zeros((len(inputs.models), 1 << 16), np.int64))
-
-    return _selected(counts, rank)
+    return _over_all(inputs, rank, sizes, "thresholds")
 
 
 def thresholds_of(inputs: Inputs, name: str, rank: int) -> list[Threshold]:
     """For each model, the magnitude of this rank from above in one tensor; above 0."""
-    return _selected(lambda digits, _: _counts(inputs, name, digits), rank)
+    return _selected(lambda digits, _: _counts(inputs, name, sizes, digits), rank)
 
 
+def ranked(inputs: Inputs, rank: int, measure: "Measure", label: str) -> list[np.float32]:
+    """For each model, the measure of this rank from above over all fused tensors."""
+    found = _over_all(inputs, rank, measure, label)
+    return [each.magnitude if each.ties else np.float32(0) for each in found]
+
+
+def sizes(piece: Piece) -> list[Array]:
+    """Magnitudes of each model's task vector."""
+    return [magnitudes(tau) for tau in piece.task_vectors]
+
+
+Measure = Callable[[Piece], Sequence[Array]]  # float32 of 0 or more, one array a model
 Digits = Callable[[int, Array], Array]  # of a model's bits, those by which they are counted
+
+
+def _over_all(inputs: Inputs, rank: int, measure: Measure, label: str) -> list[Threshold]:
+    def counts(digits: Digits, number: int) -> Array:
+        found = inputs.over(
+            lambda name: _counts(inputs, name, measure, digits), f"{label}, pass {number} of 2"
+        )
+        return sum(found, np.zeros((len(inputs.models), 1 << 16), np.int64))
+
+    return _selected(counts, rank)
 
 
 def _selected(counts: Callable[[Digits, int], Array], rank: int) -> list[Threshold]:
@@ -68,12 +83,12 @@ def _selected(counts: Callable[[Digits, int], Array], rank: int) -> list[Thresho
     return [_threshold(top, found, rank) for top, found in zip(tops, low, strict=True)]
 
 
-def _counts(inputs: Inputs, name: str, digits: Digits) -> Array:
+def _counts(inputs: Inputs, name: str, measure: Measure, digits: Digits) -> Array:
     """How often each digit occurs in a tensor: (models, 2^16)."""
     counts = np.zeros((len(inputs.models), 1 << 16), np.int64)
     for piece in inputs.pieces(name):
-        for model, tau in enumerate(piece.task_vectors):
-            found = digits(model, magnitudes(tau).view(np.uint32))
+        for model, measured in enumerate(measure(piece)):
+            found = digits(model, measured.view(np.uint32))
             counts[model] += np.bincount(found, minlength=1 << 16)
     return counts
 
