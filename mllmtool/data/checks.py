@@ -15,8 +15,9 @@ from mllmtool.data.exclusion import Exclusion
 from mllmtool.data.formats import IMAGE_MARK, to_sample
 from mllmtool.data.images import ImageFolder
 from mllmtool.data.looks import quick_looks, slow_look
+from mllmtool.data.plain import lined_up, parser
 from mllmtool.data.samples import json_object
-from mllmtool.data.splitting import Text
+from mllmtool.data.splitting import Parse, Text
 from mllmtool.data.texts import canonical, short_hash, spoken
 from mllmtool.errors import ConfigError, DataError
 
@@ -72,7 +73,7 @@ class Checks:
 
     def _quick(self, values: Sequence[Any], fields: Fields, begin: int = 0) -> Iterator[int]:
         """Note what a quick look sees; the rows, numbered from `begin` on, that need another."""
-        looks = quick_looks(values, self.form)
+        looks = quick_looks([lined_up(each, self.form) for each in values], self.form)
         if looks and self.folder.holds(chain.from_iterable(looks.images)):
             images = list(map(len, looks.images))
             fields["turns"], fields["chars"], fields["ours"] = looks.turns, looks.chars, looks.ours
@@ -85,10 +86,9 @@ class Checks:
             yield from self._quick(values[half:], fields[half:], begin + half)
 
     def _note(self, data: bytes, values: Any, noted: np.void) -> None:
-        if type(values) is not dict:
-            values = json_object(data)  # says what is wrong
+        values = _object(data, values)
         sample = to_sample(values, self.form, "")
-        if looks := quick_looks([sample], "messages"):
+        if looks := quick_looks([lined_up(sample, "messages")], "messages"):
             turns, chars, images = int(looks.turns[0]), int(looks.chars[0]), looks.images[0]
         else:
             turns, chars, images = slow_look(sample)
@@ -98,7 +98,8 @@ class Checks:
         noted["weight"] = len(images) if self.unit == "images" else 1
         noted["ours"] = sample is values and "_mix" not in sample
 
-    def _note_more(self, _data: bytes, values: Any, noted: np.void) -> None:
+    def _note_more(self, data: bytes, values: Any, noted: np.void) -> None:
+        values = _object(data, values)
         sample = to_sample(values, self.form, "")
         images = sample.get("images", ())
         if self.decode:
@@ -113,6 +114,11 @@ class Checks:
         noted["text"] = short_hash(canonical(sample))
         noted["pictures"] = short_hash("\0".join(images))
 
+    @property
+    def parse(self) -> Parse:
+        """What reads a row."""
+        return parser(self.form)
+
     @cached_property
     def reads_texts(self) -> bool:
         """Whether more is asked than whether a row is right."""
@@ -123,6 +129,11 @@ class Checks:
         count = _load(self.tokenizer)
         texts = [text.replace(IMAGE_MARK, "") for _, text in spoken(sample)]
         return sum(len(count.encode(text, add_special_tokens=False)) for text in texts)
+
+
+def _object(data: bytes, values: Any) -> dict[str, Any]:
+    """A row's values; what is wrong is a `DataError`."""
+    return values if type(values) is dict else json_object(data)
 
 
 def _noted(

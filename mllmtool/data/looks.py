@@ -6,14 +6,16 @@ of the other, which says what is wrong with one.
 
 from collections.abc import Sequence
 from itertools import chain, repeat
-from operator import itemgetter
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec import UNSET
 
 from mllmtool.configs.mix_data import Format
 from mllmtool.data.formats import IMAGE_MARK
 from mllmtool.data.mixing import Integers
+from mllmtool.data.plain import Plain
 from mllmtool.data.samples import Sample, check_sample
 from mllmtool.data.texts import spoken
 from mllmtool.errors import DataError
@@ -23,12 +25,7 @@ DUE: dict[Format, tuple[str, str]] = {
     "llava": ("human", "gpt"),
     "sharegpt": ("human", "gpt"),
 }
-FROM = "conversations", itemgetter("from"), itemgetter("value")
-SHAPES: dict[Format, tuple[str, Any, Any]] = {
-    "messages": ("messages", itemgetter("role"), itemgetter("content")),
-    "llava": FROM,
-    "sharegpt": FROM,
-}
+TURNS, SPEAKER, TEXT = attrgetter("turns"), attrgetter("speaker"), attrgetter("text")
 
 
 class Looks(NamedTuple):
@@ -40,59 +37,40 @@ class Looks(NamedTuple):
     ours: list[bool]
 
 
-def quick_looks(rows: Sequence[dict[str, Any]], form: Format) -> Looks | None:
-    """Rows of texts that alternate and of image names; None when one is any other or wrong."""
-    if form not in SHAPES:
-        return None
-    key, speaker, text = SHAPES[form]
+def quick_looks(rows: Sequence[Plain | None], form: Format) -> Looks | None:
+    """Rows of speakers that alternate, with their images; None when one is any other or wrong."""
     try:
-        dialogues = [row[key] for row in rows]
-        numbers = np.fromiter(map(len, dialogues), np.int64)
-        turns = [*chain.from_iterable(dialogues)]
-        roles, texts = list(map(speaker, turns)), list(map(text, turns))
-        marks = np.fromiter(map(str.count, texts, repeat(IMAGE_MARK)), np.int64)
-        images = [row["images"] if "images" in row else _single(row) for row in rows]
-        named = "".join(chain.from_iterable(images))
-    except (KeyError, TypeError):
+        dialogues = list(map(TURNS, rows))
+    except AttributeError:
         return None
+    numbers = np.fromiter(map(len, dialogues), np.int64)
+    turns = [*chain.from_iterable(dialogues)]
+    roles, texts = list(map(SPEAKER, turns)), list(map(TEXT, turns))
+    marks = np.fromiter(map(str.count, texts, repeat(IMAGE_MARK)), np.int64)
+    images = [row.names for row in rows if row]
     starts = np.cumsum(numbers) - numbers
     if (
         numbers.min() < 2
         or not _alternate(roles, starts[numbers % 2 == 1], DUE[form])
-        or sum(map(len, turns)) != 2 * len(turns)
-        or set(map(type, images)) != {list}
         or list(map(len, images)) != np.add.reduceat(marks, starts).tolist()
-        or ":" in named  # it may be an address
-        or (form != "messages" and any("system" in row for row in rows))
+        or ":" in "".join(chain.from_iterable(images))  # it may be an address
+        or (form != "messages" and any(row.system is not UNSET for row in rows if row))
     ):
         return None
     chars = np.add.reduceat(np.fromiter(map(len, texts), np.int64), starts)
-    ours = [form == "messages" and is_ours(row) for row in rows]
+    ours = [form == "messages" and is_ours(row) for row in rows if row]
     return Looks(numbers, chars, images, ours)
 
 
-def is_ours(row: dict[str, Any]) -> bool:
+def is_ours(row: Plain) -> bool:
     """Whether a right row of messages can be written as it is."""
-    return type(row.get("id")) is str and "image" not in row and "_mix" not in row
+    return type(row.id) is str and row.image is UNSET and row.mix is UNSET
 
 
 def _alternate(roles: list[str], odd: Integers, due: tuple[str, str]) -> bool:
     """Whether they do, once a system's turn is taken out where rows of an odd number begin."""
     systems = [roles.pop(start) for start in reversed(odd.tolist())]
     return systems == ["system"] * len(systems) and roles == [*due] * (len(roles) // 2)
-
-
-def _single(values: dict[str, Any]) -> list[str]:
-    """The name in `image`.
-
-    Raises:
-        TypeError: it is none.
-    """
-    if "image" not in values:
-        return []
-    if type(values["image"]) is not str or not values["image"]:
-        raise TypeError
-    return [values["image"]]
 
 
 def slow_look(sample: dict[str, Any]) -> tuple[int, int, list[str]]:

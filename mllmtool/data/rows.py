@@ -14,7 +14,7 @@ from mllmtool.data.checks import ROW, Checks, Fields
 from mllmtool.data.files import is_table, sha256_of, stamp
 from mllmtool.data.images import ImageFolder
 from mllmtool.data.parallel import Workers
-from mllmtool.data.splitting import Layout, position, ranges, rows_in
+from mllmtool.data.splitting import Layout, Span, position, ranges, rows_in
 from mllmtool.errors import DataError
 
 __all__ = ["ImageFolder", "Part", "Rows", "Task", "scan"]
@@ -66,13 +66,11 @@ class Rows:
 
 
 class Task(NamedTuple):
-    """A range of bytes of a file of a source; `exact`: a row starts at `begin`."""
+    """A range of a file of a source."""
 
     source: str
     part: int
-    begin: int
-    end: int
-    exact: bool = False
+    span: Span
 
 
 class Found(NamedTuple):
@@ -95,10 +93,10 @@ def scan(opened: Opened, workers: int, drop: bool, context: Context) -> dict[str
         DataError: `file:line` and what is wrong there, or a source is empty.
     """
     tasks = [
-        Task(name, number, *bounds)
+        Task(name, number, span)
         for name, (parts, _) in opened.items()
         for number, part in enumerate(parts)
-        for bounds in ranges(part.layout)
+        for span in ranges(part.layout)
     ]
     found: dict[str, list[list[Fields]]] = {
         name: [[] for _ in parts] for name, (parts, _) in opened.items()
@@ -128,7 +126,7 @@ def scan_range(opened: Opened, task: Task) -> Found:
     shape = parts[task.part].layout
     found, problem, broken, count = [np.empty(0, ROW)], None, None, 0
     with shape.path.open("rb") as file:
-        rows = rows_in(file.fileno(), shape, task.begin, task.end, task.exact)
+        rows = rows_in(file.fileno(), shape, task.span, checks.parse)
         try:
             texts = iter(rows)
             while batch := list(islice(texts, BATCH)):
@@ -151,14 +149,15 @@ def _joined(
         layout = opened[task.source][0][task.part].layout
         if before != (task.source, task.part):
             due, before = layout.first, (task.source, task.part)
-        if due >= task.end:
+        end = task.span.end
+        if due >= end:
             continue
         found = result
         if result.start != due:
-            found = scan_range(opened, task._replace(begin=due, exact=True))
+            found = scan_range(opened, task._replace(span=Span(due, end, exact=True)))
         if found.broken:
             raise found.broken
-        due = found.next if found.next is not None else task.end
+        due = found.next if found.next is not None else end
         yield task, found
 
 

@@ -10,10 +10,10 @@ together checks that it starts where the range before has ended, and reads it ag
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
@@ -25,7 +25,16 @@ NEAR = 1 << 16
 WHITE = b" \t\r\n"
 
 
-Text = tuple[int, bytes, Any]  # where a row begins, its bytes, and its values if they are JSON
+Text = tuple[int, bytes, Any]  # where a row begins, its bytes, and what they were parsed to
+Parse = Callable[[bytes], Any]  # None for what is not JSON
+
+
+class Span(NamedTuple):
+    """A range of bytes of a file; `exact`: a row starts at its begin."""
+
+    begin: int
+    end: int
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,32 +65,39 @@ def layout(path: Path, name: str) -> Layout:
             start = len(head) - len(head.lstrip(WHITE))
             if head[start : start + 1] != b"[":
                 return Layout(path, name, size, 0)
-            whole = Elements(file.fileno(), Layout(path, name, size, start + 1, b""), 0, size)
+            shape = Layout(path, name, size, start + 1, b"")
+            whole = Elements(file.fileno(), shape, Span(0, size), parsed)
             return Layout(path, name, size, whole.skip_white(start + 1), whole.between())
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error}") from error
 
 
-def ranges(shape: Layout) -> list[tuple[int, int]]:
-    """Begin and end of each, in bytes."""
-    return [(at, min(at + RANGE, shape.size)) for at in range(0, shape.size, RANGE)]
+def ranges(shape: Layout) -> list[Span]:
+    """All of a file."""
+    return [Span(at, min(at + RANGE, shape.size)) for at in range(0, shape.size, RANGE)]
 
 
-def rows_in(
-    fd: int, shape: Layout, begin: int, end: int, exact: bool = False
-) -> "Lines | Elements":
-    """The rows that start in a range of a file open at `fd`; `exact`: one does at its begin."""
-    return (Elements if shape.is_array else Lines)(fd, shape, begin, end, exact)
+def rows_in(fd: int, shape: Layout, span: Span, parse: Parse) -> "Lines | Elements":
+    """The rows that start in a range of a file open at `fd`."""
+    return (Elements if shape.is_array else Lines)(fd, shape, span, parse)
 
 
 def all_rows(fd: int, shape: Layout) -> Iterator[Text]:
     """Every row of a file that is open at `fd`, one range in memory at a time."""
     due = shape.first
-    for begin, end in ranges(shape):
+    for begin, end, _ in ranges(shape):
         if due < end:
-            rows = rows_in(fd, shape, max(due, begin), end, exact=True)
+            rows = rows_in(fd, shape, Span(max(due, begin), end, exact=True), parsed)
             yield from rows
             due = end if rows.next is None else rows.next
+
+
+def parsed(data: bytes) -> Any:
+    """Its values; None if it is not JSON."""
+    try:
+        return from_json(data, cache_strings="keys")  # texts hardly repeat
+    except ValueError:
+        return None
 
 
 class Lines:
@@ -91,8 +107,9 @@ class Lines:
     where the one after the last does.
     """
 
-    def __init__(self, fd: int, shape: Layout, begin: int, end: int, exact: bool = False) -> None:
-        self._fd, self._shape, self._end = fd, shape, end
+    def __init__(self, fd: int, shape: Layout, span: Span, parse: Parse) -> None:
+        begin, end, exact = span
+        self._fd, self._shape, self._end, self._parse = fd, shape, end, parse
         base = begin if exact or not begin else begin - 1  # a row starts after a newline
         self._data = os.pread(fd, end - base, base)
         skipped = self._data.find(b"\n") + 1 if base < begin else 0
@@ -108,11 +125,7 @@ class Lines:
         lines[-1:] = [self._whole(lines[-1])] if lines[-1] else []
         for line in lines:
             if text := line.strip():
-                try:
-                    values = from_json(text, cache_strings="keys")
-                except ValueError:
-                    values = None
-                yield at + line.index(text[:1]), text, values
+                yield at + line.index(text[:1]), text, self._parse(text)
             at += len(line) + 1
         self.next = at
 
@@ -135,8 +148,9 @@ class Lines:
 class Elements:
     """Those of a JSON array, as `Lines`. What is wrong between two of them is a `DataError`."""
 
-    def __init__(self, fd: int, shape: Layout, begin: int, end: int, exact: bool = False) -> None:
-        self._fd, self._shape, self._end = fd, shape, end
+    def __init__(self, fd: int, shape: Layout, span: Span, parse: Parse) -> None:
+        begin, end, exact = span
+        self._fd, self._shape, self._end, self._parse = fd, shape, end, parse
         self._base, self._data = begin, b""
         self.start: int | None = begin if exact else shape.first
         if begin > shape.first and not exact:
@@ -195,7 +209,7 @@ class Elements:
         if cut < 0:
             return None
         data = self._data[low : cut + 1]
-        values = _parsed(data)
+        values = self._parse(data)
         return None if values is None else (at, data, values)
 
     def _far(self, at: int) -> Text:
@@ -212,7 +226,7 @@ class Elements:
                     raise self._wrong(at + error.pos, f"is not JSON ({error.msg})") from error
             else:
                 if end < window:  # a number may go on
-                    return at, data[:end], _parsed(data[:end])
+                    return at, data[:end], self._parse(data[:end])
             if window >= MAX_ROW:
                 raise self._wrong(at, f"the row is longer than {MAX_ROW >> 20} MiB")
             window *= 8
@@ -261,10 +275,3 @@ def position(shape: Layout, offset: int) -> str:
             newlines += piece.count(b"\n")
             offset -= len(piece)
     return f"{shape.name}:{newlines + 1}"
-
-
-def _parsed(data: bytes) -> Any | None:
-    try:
-        return from_json(data, cache_strings="keys")  # texts hardly repeat
-    except ValueError:
-        return None

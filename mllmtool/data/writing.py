@@ -161,13 +161,15 @@ def _partners(drawn: Draws, pairings: Sequence[Pairing | None], name: str) -> In
 
 def _read(paths: Sequence[Path], places: Integers) -> list[bytes]:
     """The bytes at some places, read in the order in which they lie on the disk."""
-    found = [b""] * len(places)
     order = np.lexsort((places[:, 1], places[:, 0]))
-    rows = zip(order.tolist(), places[order].tolist(), strict=True)
+    numbers, begins, lengths = places[order].T.tolist()
     with ExitStack() as stack:
         files = [stack.enter_context(path.open("rb")).fileno() for path in paths]
-        for number, (file, begin, length) in rows:
-            found[number] = os.pread(files[file], length, begin)
-            if len(found[number]) != length:
-                raise DataError(f"{paths[file]}: {CHANGED}")
+        data = list(map(os.pread, [files[number] for number in numbers], lengths, begins))
+    if list(map(len, data)) != lengths:
+        wrong = next(n for n, text in enumerate(data) if len(text) != lengths[n])
+        raise DataError(f"{paths[numbers[wrong]]}: {CHANGED}")
+    found = [b""] * len(places)
+    for place, text in zip(order.tolist(), data, strict=True):
+        found[place] = text
     return found

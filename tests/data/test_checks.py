@@ -58,8 +58,9 @@ def test_rows_together_are_rows_alone(
     (tmp_path / "a.png").touch()
     plain: dict[str, Any] = {"id": "1", KEYS[form][0]: turns(form)}
     drawn = [*data.draw(st.lists(rows(form), max_size=12)), *[plain] * data.draw(st.integers(1, 9))]
-    texts: list[Text] = [(9 * n, json.dumps(row).encode(), row) for n, row in enumerate(drawn)]
     checks = Checks(form=form, folder=ImageFolder(tmp_path), hashes=hashes)
+    lines = [json.dumps(row).encode() for row in drawn]
+    texts: list[Text] = [(9 * n, line, checks.parse(line)) for n, line in enumerate(lines)]
     together, problems = checks.rows(texts)
     alone = [checks.rows([text]) for text in texts]
     assert together.tolist() == np.concatenate([fields for fields, _ in alone]).tolist()

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mllmtool.data import splitting
-from mllmtool.data.splitting import layout, ranges, rows_in
+from mllmtool.data.splitting import Span, layout, parsed, ranges, rows_in
 from mllmtool.errors import DataError
 
 quick = settings(
@@ -33,15 +33,16 @@ def joined(path: Path) -> list[Any]:
     shape = layout(path, "f")
     found, due = [], shape.first
     with path.open("rb") as file:
-        for begin, end in ranges(shape):
-            if due >= end:
+        for span in ranges(shape):
+            if due >= span.end:
                 continue
-            piece = rows_in(file.fileno(), shape, begin, end)
+            piece = rows_in(file.fileno(), shape, span, parsed)
             if piece.start != due:
-                piece = rows_in(file.fileno(), shape, due, end, exact=True)
-            for at, data, parsed in piece:
+                exact = Span(due, span.end, exact=True)
+                piece = rows_in(file.fileno(), shape, exact, parsed)
+            for at, data, values in piece:
                 assert path.read_bytes()[at : at + len(data)] == data
-                found.append(parsed)
+                found.append(values)
             assert piece.next is not None
             due = piece.next
     return found
