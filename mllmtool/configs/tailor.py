@@ -101,6 +101,10 @@ class TailorConfig(Config):
     num_samples: Annotated[
         int, Field(description="calibration and anchor samples used, each", ge=1)
     ] = 128
+    held_out: Annotated[
+        int,
+        Field(description="further samples of the task, to measure errors on; 0 for none", ge=0),
+    ] = 16
     batch: Annotated[int, Field(description="samples a calibration forward pass", ge=1)] = 8
     inputs: Annotated[
         Inputs | None,

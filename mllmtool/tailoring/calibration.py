@@ -34,6 +34,13 @@ class SampleFile:
         places = rng.sample(range(len(samples)), min(number, len(samples)))
         return [samples[place] for place in sorted(places)]
 
+    def draw_beside(self, drawn: list[Sample], number: int, rng: Random) -> list[Sample]:
+        """`number` of the samples that were not drawn, as many as there are."""
+        known = {sample.id for sample in drawn}
+        others = [sample for sample in read_samples(self.path) if sample.id not in known]
+        places = rng.sample(range(len(others)), min(number, len(others)))
+        return [others[place] for place in sorted(places)]
+
 
 @dataclass(frozen=True)
 class Data:

@@ -110,6 +110,6 @@ def _stream(config: TailorConfig, job: Job, task: Task, learned: Learned, place:
     positions = getattr(text, "max_position_embeddings", None)
     samples = [
         () if data is None else batches(encoder, data, config.batch, positions)
-        for data in (task.data, job.anchor)
+        for data in (task.data, job.anchor, task.held_out)
     ]
     return Stream(learned, job.pre, samples, place)

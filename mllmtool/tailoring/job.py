@@ -17,12 +17,13 @@ from mllmtool.tailoring.store import MomentsReader
 class Task:
     """A tuned checkpoint, the names of the tensors that differ in it, its calibration samples.
 
-    There are none where moments were recorded before.
+    There are none where moments were recorded before. `held_out`: of the same file, for errors.
     """
 
     checkpoint: Checkpoint
     tuned: frozenset[str]
     data: Data | None
+    held_out: Data | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,10 @@ def open_job(config: TailorConfig, context: Context) -> Job:
     if config.anchor:
         file = given_samples(config.anchor, config.images)
         anchor = Data(file, file.draw(config.num_samples, context.rng("anchor")))
-    tasks = [Task(sft, _changed(pre, sft), drawn) for sft, drawn in zip(tuned, data, strict=True)]
+    tasks = [
+        Task(sft, _changed(pre, sft), drawn, drawn and _beside(config, context, drawn))
+        for sft, drawn in zip(tuned, data, strict=True)
+    ]
     return Job(pre, tasks, anchor)
 
 
@@ -68,6 +72,12 @@ def _calibration(config: TailorConfig, context: Context, place: int) -> Data | N
     else:
         file = training_samples(Path(config.sft[place]), config.images)
     return Data(file, file.draw(config.num_samples, context.rng(f"calibration/{place}")))
+
+
+def _beside(config: TailorConfig, context: Context, data: Data) -> Data | None:
+    rng = context.rng(f"held-out/{data.file.path.name}")
+    samples = data.file.draw_beside(data.samples, config.held_out, rng) if config.held_out else []
+    return Data(data.file, samples) if samples else None
 
 
 def _changed(pre: Checkpoint, sft: Checkpoint) -> frozenset[str]:

@@ -28,6 +28,12 @@ class Map:
     anchor: Moment
     held_out: Moment | None = None
 
+    @property
+    def moments(self) -> tuple[Moment, ...]:
+        """All, in the order of the fields."""
+        known = (self.task, self.anchor)
+        return known if self.held_out is None else (*known, self.held_out)
+
 
 @dataclass(frozen=True)
 class Learned:

@@ -124,7 +124,7 @@ def _matrix(found: Map, base: Checkpoint, tuned: Checkpoint) -> tuple[Matrix, Te
     )
     start, end = torch.cat(before, dim=1), torch.cat(after, dim=1)
     widths = tuple(columns.shape[1] for columns in before)
-    held_out = None if found.held_out is None else found.held_out.to(dtype)
+    held_out = found.held_out.to(dtype) if found.held_out and found.held_out.tokens else None
     moments = (found.task.to(dtype), found.anchor.to(dtype), held_out)
     return Matrix(start, end - start, widths, *moments), end
 

@@ -47,8 +47,7 @@ class StoredMap(BaseModel):
     part: Part
     has_rows: bool
     file: str = Field(pattern=r"^\d{5}\.safetensors$")
-    task: Stored
-    anchor: Stored
+    moments: tuple[Stored, ...] = Field(min_length=2, max_length=3)  # as in `Map.moments`
 
 
 class Index(BaseModel):
@@ -88,7 +87,7 @@ class MomentsWriter:
         tensors: dict[int, Tensor] = {}  # by identity: layers with one input have one matrix
         for model, each in enumerate(maps):
             for found in each.values():
-                task, anchor = (_stored(m, tensors) for m in (found.task, found.anchor))
+                moments = tuple(_stored(moment, tensors) for moment in found.moments)
                 self._maps.append(
                     StoredMap(
                         model=model,
@@ -96,8 +95,7 @@ class MomentsWriter:
                         part=found.part,
                         has_rows=found.has_rows,
                         file=file,
-                        task=task,
-                        anchor=anchor,
+                        moments=moments,
                     )
                 )
         if tensors:
@@ -207,7 +205,7 @@ class MomentsReader:
 
     def _map(self, found: StoredMap, tensors: Mapping[str, Tensor]) -> Map:
         moments = []
-        for stored in (found.task, found.anchor):
+        for stored in found.moments:
             for key in (stored.diagonal, stored.full):
                 if key is not None and key not in tensors:
                     raise CheckpointError(f"{self.path / found.file}: lacks the tensor {key}")
@@ -233,7 +231,7 @@ def _of_site(site: Site, found: Map) -> Map:
     if site.names == found.names:
         return found
     alone = site.names[0] == found.names[1]
-    moments = [_bias(m) if alone else _weight(m) for m in (found.task, found.anchor)]
+    moments = [_bias(m) if alone else _weight(m) for m in found.moments]
     return Map(site.names, found.part, site.has_rows, *moments)
 
 

@@ -152,6 +152,24 @@ def test_counts_are_exact_and_reverted_entries_have_the_bases_bits(
     }
 
 
+def test_held_out_errors_are_of_other_samples_and_change_nothing(
+    tmp_path: Path, llama: Path, tuned_llama: Path, sums: Path
+) -> None:
+    flags = ("--calibration", sums, "--num-samples", 5)
+    runs = {
+        number: made(tmp_path / str(number), llama, tuned_llama, *flags, "--held-out", number)
+        for number in (0, 2)
+    }
+    assert all(same_bits(runs[0][0][name], tensor) for name, tensor in runs[2][0].items())
+    for number, (_, found) in runs.items():
+        for row in found["maps"]:
+            (task,) = row["tasks"]
+            assert (task["held_out"] is None) == (number == 0)
+            if task["held_out"] and row["mixes"]:
+                assert task["held_out"]["tailored"] != task["tailored"]
+                assert 0 < task["held_out"]["tailored"] < 2
+
+
 def test_density_one_is_the_tuned_model(
     tmp_path: Path, llava: Path, tuned: Path, colours: Path
 ) -> None:

@@ -83,7 +83,9 @@ def test_saving_changes_nothing(tmp_path: Path, kept: Path, llava: Path, colours
 
 def test_layers_with_one_input_share_one_matrix(kept: Path) -> None:
     index = json.loads((kept / "kept" / "moments.json").read_text())
-    full = {found["names"][0]: (found["file"], found["task"]["full"]) for found in index["maps"]}
+    full = {
+        found["names"][0]: (found["file"], found["moments"][0]["full"]) for found in index["maps"]
+    }
     block = "language_model.model.layers.0"
     attention = {full[f"{block}.self_attn.{name}_proj.weight"] for name in "qkv"}
     assert len(attention) == 1
