@@ -21,6 +21,11 @@ FuseMethod = Literal[
     "breadcrumbs",
     "consensus",
     "pcb",
+    "tsv-m",
+    "iso-c",
+    "iso-cts",
+    "wudi",
+    "optmerge",
 ]
 Compat = Literal["mergekit"]
 
@@ -58,6 +63,18 @@ class FuseConfig(Config):
     ] = None
     votes: Annotated[
         int | None, Field(description="to how many tasks an entry must matter (consensus)", ge=1)
+    ] = None
+    common: Annotated[
+        Share | None,
+        Field(description="share of the singular vectors that are common to the tasks (iso-cts)"),
+    ] = None
+    time: Annotated[
+        float | None,
+        Field(description="how long gradient flow lasts; longer interferes less (wudi)", ge=0),
+    ] = None
+    rank: Annotated[
+        Share | None,
+        Field(description="share of the eigenvectors along which it goes (wudi)", gt=0),
     ] = None
     workers: Annotated[
         int, Field(description="threads; they change no byte of what is made", ge=1, le=64)

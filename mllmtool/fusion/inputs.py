@@ -1,5 +1,6 @@
 """What a fusion reads: aligned models, in pieces of one tensor."""
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from mllmtool.fusion.settings import Settings
 
 HEAP_BYTES = 1 << 24
 R = TypeVar("R")
+LOOKUP = re.compile(r"embed|lm_head|shared\.weight$")  # rows stand for tokens or places
 Unit = Literal["entries", "rows", "matrix"]
 
 
@@ -47,7 +49,7 @@ class Piece:
     """Entries `first` to `first + n` of one flattened tensor, float32 or float64.
 
     `shape` is the whole tensor's. A method of unit `rows` gets whole rows, `columns` entries each;
-    one of unit `matrix` the whole of each tensor of two axes, and entries of the others.
+    one of unit `matrix` the whole of each matrix (`is_matrix`), and entries of the others.
     """
 
     tensor: str
@@ -127,12 +129,17 @@ class Inputs:
 
     def _length(self, name: str) -> int:
         shape = self.base.info(name).shape
-        if self.unit == "matrix" and len(shape) == 2:
+        if self.unit == "matrix" and is_matrix(name, shape):
             return max(1, self.base.info(name).size)
         if self.unit == "rows":
             row = max(1, columns(shape))
             return max(1, PIECE // row) * row
         return PIECE
+
+
+def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is the weight of a linear layer: of two axes, no embedding and no head."""
+    return len(shape) == 2 and not LOOKUP.search(name)
 
 
 def columns(shape: tuple[int, ...]) -> int:

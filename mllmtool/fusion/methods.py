@@ -6,11 +6,14 @@ from mllmtool.configs.fuse import FuseConfig, FuseMethod
 from mllmtool.errors import ConfigError, some
 from mllmtool.fusion.compat import ROWS as MERGEKIT
 from mllmtool.fusion.competition import pcb
+from mllmtool.fusion.interference import optmerge, wudi
 from mllmtool.fusion.interpolation import is_share, linear, slerp, wise_ft
 from mllmtool.fusion.magnitude_sampling import della, has_room
 from mllmtool.fusion.masking import breadcrumbs, consensus, has_voters, leaves_room
+from mllmtool.fusion.matrices import of_matrices
 from mllmtool.fusion.method import Method, at_once
 from mllmtool.fusion.settings import NUMBERS, Number, Settings
+from mllmtool.fusion.singular_vectors import iso_c, iso_cts, tsv_m
 from mllmtool.fusion.stock import model_stock
 from mllmtool.fusion.task_vectors import dare, dare_ties, tailor, task_arithmetic, ties
 
@@ -102,6 +105,42 @@ METHODS: dict[FuseMethod, Method] = {
         paper="Du et al. 2024, Parameter competition balancing",
         defaults="density 0.1, scale 1.2: the released code's",
         reads={"density": 0.1, "scale": 1.2},
+    ),
+    "tsv-m": Method(
+        of_matrices(tsv_m),
+        paper="Gargiulo et al. 2025, Task singular vectors",
+        defaults="scale 1: the paper's value without validation",
+        reads={"scale": 1.0},
+        unit="matrix",
+    ),
+    "iso-c": Method(
+        of_matrices(iso_c),
+        paper="Marczak et al. 2025, No task left behind",
+        defaults="scale 1; the paper finds it by validation",
+        reads={"scale": 1.0},
+        unit="matrix",
+    ),
+    "iso-cts": Method(
+        of_matrices(iso_cts),
+        paper="Marczak et al. 2025, No task left behind",
+        defaults="common 0.8: the paper's; scale 1, which it finds by validation",
+        reads={"common": 0.8, "scale": 1.0},
+        unit="matrix",
+    ),
+    "wudi": Method(
+        of_matrices(wudi),
+        paper="Cheng et al. 2025, WUDI-Merging; its closed form SWUDI, Wei et al. 2026",
+        defaults="time 300, rank 0.65, scale 1: the released code's; on multimodal models it takes"
+        " time 1300, rank 0.01 and a scale of about one over the number of models",
+        reads={"time": 300.0, "rank": 0.65, "scale": 1.0},
+        unit="matrix",
+    ),
+    "optmerge": Method(
+        of_matrices(optmerge),
+        paper="Wei et al. 2026, OptMerge",
+        defaults="scale 1: the released code's",
+        reads={"scale": 1.0},
+        unit="matrix",
     ),
 }
 

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+# A flag each, besides --weight.
 Number = Literal[
-    "density", "scale", "epsilon", "gamma", "threshold", "votes"
-]  # a flag each, besides --weight
+    "density", "scale", "epsilon", "gamma", "threshold", "votes", "common", "time", "rank"
+]
 NUMBERS: tuple[Number, ...] = get_args(Number)
 
 
@@ -17,6 +18,8 @@ class Settings:
     the fused task vector. epsilon: by how much the density varies with the rank of an entry.
     gamma: share of the largest entries that is dropped. threshold: how large an entry must be
     beside the other tasks' to matter to its own. votes: to how many tasks it must matter.
+    common: share of the singular vectors that are common to the tasks. time: how long gradient flow
+    lasts. rank: share of the eigenvectors along which it goes.
     """
 
     weights: tuple[float, ...]
@@ -26,3 +29,6 @@ class Settings:
     gamma: float = 0.0
     threshold: float = 0.0
     votes: float = 1
+    common: float = 1.0
+    time: float = 0.0
+    rank: float = 1.0
