@@ -2,6 +2,8 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/tailor.py
 
+Parts (b) and (c), of memory, are `tailor_memory.py`.
+
 (a) One layer of 2048 x 2048 and one of 2048 x 5504, float32, density 0.1; correlated inputs whose
 spectrum falls as 1 / i^1.2, a change that lies in it as a gradient's does. Each solver gets the
 same moments and the same mask: `exact` solves on what is kept; `our sweep` goes over the columns,
