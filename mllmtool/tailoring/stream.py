@@ -4,6 +4,7 @@ Where later units see tailored inputs, as in the paper's code, a unit runs twice
 weights to record its moments, then with what was made of them to go on. Else it runs once.
 """
 
+import ctypes
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -211,6 +212,7 @@ def steps(streams: Sequence[Stream], *, follow: bool) -> Generator[Step]:
             unit = min(waiting, key=order.index)
             step = Step([stream.record(unit, and_go_on=not follow) for stream in streams])
             yield step
+            _trim()
             if follow:
                 for stream, finals in zip(streams, step.finals, strict=True):
                     stream.go_on(unit, finals)
@@ -231,6 +233,13 @@ def _unread(model: Any, units: Sequence[str]) -> set[str]:
     ]
     read = {n % (len(blocks) + 1) for n in ([wanted] if isinstance(wanted, int) else wanted)}
     return {unit for number, unit in enumerate(blocks) if number not in read}
+
+
+def _trim() -> None:
+    """Hand freed memory back; glibc keeps what lies between blocks that are in use."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class _SeenError(Exception):
