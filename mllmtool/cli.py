@@ -44,7 +44,7 @@ from mllmtool.configs.tailor import TailorConfig
 from mllmtool.context import Context, is_main_process
 from mllmtool.errors import ConfigError, MllmtoolError
 from mllmtool.reports import read_report
-from mllmtool.runner import execute, output_path
+from mllmtool.runner import Shown, execute, output_path
 
 log = logging.getLogger("mllmtool")
 BROKEN_PIPE = 128 + 13  # as shells report a process that SIGPIPE ended
@@ -269,11 +269,14 @@ def _run(name: str, row: Row, given: dict[str, Any]) -> None:
     )
     log.setLevel(logging.ERROR if run.quiet else logging.INFO)
     if row.prints:
-        _print(_module(row).show(config))
-    elif run.dry_run:
-        if run.out is not None:
-            output_path(config, run)
-        plan = _module(row).plan(config, Context(seed=run.seed, quiet=run.quiet))
+        shown = _module(row).show(config)
+        text, status = shown if isinstance(shown, Shown) else (shown, 0)
+        _print(text)
+        raise typer.Exit(status)
+    if run.dry_run:
+        out = output_path(config, run) if run.out is not None else None
+        work = out.with_name(f".{out.name}.work") if out else None
+        plan = _module(row).plan(config, Context(seed=run.seed, quiet=run.quiet, work=work))
         _print(json.dumps(plan, indent=1, ensure_ascii=False) + "\n")
     else:
         out = execute(name, lambda *args: _module(row).run(*args), config, run)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from mllmtool import __version__
 from mllmtool.configs.base import Config, RunConfig
@@ -33,6 +33,13 @@ class Made:
     results: dict[str, Any]
     run: dict[str, Any]
     hashes: dict[str, str] = field(default_factory=dict)
+
+
+class Shown(NamedTuple):
+    """What a command that prints hands back when its exit status is not always 0."""
+
+    text: str
+    status: int
 
 
 def execute(

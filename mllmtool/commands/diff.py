@@ -6,27 +6,32 @@ from typing import Any
 
 from mllmtool.checkpoints import Checkpoint
 from mllmtool.checkpoints.difference import Difference, compare, total
+from mllmtool.checkpoints.workers import in_order
 from mllmtool.configs.base import PARTS
 from mllmtool.configs.diff import DiffConfig
 from mllmtool.errors import CheckpointError
 from mllmtool.models.parts import part_of
+from mllmtool.runner import Shown
 
 HEADINGS = {"entries": ",d", "changed": ".2%", "relative_l2": ".3g", "max": ".3g"}
 UNKNOWN = "other"  # tensors of no known part
 
 
-def show(config: DiffConfig) -> str:
+DIFFERENT = 1  # exit status, as of diff(1)
+
+
+def show(config: DiffConfig) -> Shown:
     """A table, or the same as JSON. A change is measured from A."""
-    found = _findings(Checkpoint.open(config.a), Checkpoint.open(config.b))
-    if config.json_output:
-        return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
-    return _text(found)
+    found = _findings(Checkpoint.open(config.a), Checkpoint.open(config.b), config.workers)
+    text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    return Shown(text if config.json_output else _text(found), 0 if found["equal"] else DIFFERENT)
 
 
-def _findings(a: Checkpoint, b: Checkpoint) -> dict[str, Any]:
+def _findings(a: Checkpoint, b: Checkpoint, workers: int) -> dict[str, Any]:
     common = [name for name in a.names if name in b]
     same_shape = [name for name in common if a.info(name).shape == b.info(name).shape]
-    differences = {name: compare(a, b, name) for name in same_shape}
+    compared = in_order(lambda name: compare(a, b, name), same_shape, workers)
+    differences = dict(zip(same_shape, compared, strict=True))
     differing = {name: found for name, found in differences.items() if found.changed}
     odd = {
         "only_in_a": [name for name in a.names if name not in b],

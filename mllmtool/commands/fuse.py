@@ -8,9 +8,9 @@ from mllmtool.checkpoints import Checkpoint, CheckpointWriter, check_aligned, co
 from mllmtool.checkpoints.adapter import AdaptedCheckpoint, is_adapter
 from mllmtool.checkpoints.align import lined_up
 from mllmtool.configs.base import PARTS
-from mllmtool.configs.fuse import FuseConfig
+from mllmtool.configs.fuse import FuseConfig, num_bytes
 from mllmtool.context import Context
-from mllmtool.errors import OutputError
+from mllmtool.errors import ConfigError, OutputError
 from mllmtool.fusion import (
     Drift,
     Inputs,
@@ -22,7 +22,9 @@ from mllmtool.fusion import (
     settings_for,
     total,
 )
-from mllmtool.fusion.scope import chosen
+from mllmtool.fusion.method import Method
+from mllmtool.fusion.needs import check_disk, memory, seconds, within
+from mllmtool.fusion.scope import chosen, factors
 from mllmtool.models.parts import part_of
 from mllmtool.reports import Artifact
 from mllmtool.runner import Made
@@ -34,6 +36,7 @@ def run(config: FuseConfig, context: Context, into: Path) -> Made:
     """Write the fused checkpoint; what `--parts` leaves out is the base's, byte for byte."""
     inputs = _open(config, context)
     copied = _copied(inputs)
+    check_disk(into, _size(inputs.base))
     writer = CheckpointWriter(into, like=inputs.base)
     prepared = method_of(config).prepare(inputs)
     drifts, hashes = fuse(inputs, prepared, writer)
@@ -57,13 +60,22 @@ def plan(config: FuseConfig, context: Context) -> dict[str, Any]:
     """Check all that headers and integer tensors tell, and say what would be done."""
     inputs = _open(config, context)
     base = inputs.base
+    if context.work is not None:
+        check_disk(next(folder for folder in context.work.parents if folder.exists()), _size(base))
     return {
         "method": _method(config, inputs),
         "fused": _by_part(base, inputs.names),
         "unchanged": _by_part(base, _copied(inputs)),
         "files": sorted(set(base.files.values())),
-        "bytes_to_write": sum(base.info(name).num_bytes for name in base.names),
+        "bytes_to_write": _size(base),
+        "memory": memory(inputs),
+        "workers": inputs.workers,
+        "seconds": seconds(inputs, method_of(config)),
     }
+
+
+def _size(base: Checkpoint) -> int:
+    return sum(base.info(name).num_bytes for name in base.names)
 
 
 def _open(config: FuseConfig, context: Context) -> Inputs:
@@ -73,17 +85,22 @@ def _open(config: FuseConfig, context: Context) -> Inputs:
     models = tuple(_open_model(path, base, names, config.allow_extra) for path in config.model)
     weights = tuple(name for name in names if base.info(name).floating)
     inputs = Inputs(
-        base,
-        models,
-        weights,
-        settings,
-        context,
-        method.unit,
-        config.workers,
+        *(base, models, weights, settings, context, method.unit, config.workers),
         narrow=config.compat is not None,
+        factors=factors(base, weights, part_of, config),
     )
+    _check_factors(inputs, method, config)
+    inputs = within(inputs, num_bytes(config.max_ram) if config.max_ram else None)
     check_integers(inputs, sorted(set(names) - set(weights)))
     return inputs
+
+
+def _check_factors(inputs: Inputs, method: Method, config: FuseConfig) -> None:
+    if config.scale_by and "scale" not in method.reads:
+        raise ConfigError(f"--scale-by: {config.method} does not read --scale")
+    wrong = [w for name in inputs.factors if (w := method.check(inputs.settings_at(name)))]
+    if wrong:
+        raise ConfigError(f"{wrong[0]} for {config.method}, by --scale-by")
 
 
 def _open_model(

@@ -15,3 +15,4 @@ class DiffConfig(Config):
     json_output: Annotated[
         bool, Field(description="print JSON instead of a table", json_schema_extra={"flag": "json"})
     ] = False
+    workers: Annotated[int, Field(description="threads", ge=1, le=64)] = 1

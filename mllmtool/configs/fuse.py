@@ -1,11 +1,12 @@
 """Config of `fuse`."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from mllmtool.configs.base import PARTS, Config, Part, Share
+from mllmtool.configs.selection import parse_pairs
 
 FuseMethod = Literal[
     "linear",
@@ -28,6 +29,35 @@ FuseMethod = Literal[
     "optmerge",
 ]
 Compat = Literal["mergekit"]
+UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def num_bytes(size: str) -> int:
+    """Of `300MB` or `1.5 GiB`.
+
+    Raises:
+        ValueError: it is no size.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", size)
+    if not found or found[2].upper() not in UNITS:
+        raise ValueError("is no size such as 300MB or 2GiB")
+    return int(float(found[1]) * UNITS[found[2].upper()])
+
+
+def _size(size: str) -> str:
+    num_bytes(size)
+    return size
+
+
+def _numbers(value: Any) -> Any:
+    """`["language=0.2,1"]` as a mapping of parts to numbers; anything else as it is."""
+    pairs = parse_pairs(value)
+    if not isinstance(pairs, dict):
+        return pairs
+    return {part: x.split(",") if isinstance(x, str) else x for part, x in pairs.items()}
+
+
+Size = Annotated[str, AfterValidator(_size)]
 
 
 class FuseConfig(Config):
@@ -82,6 +112,15 @@ class FuseConfig(Config):
     parts: Annotated[
         tuple[Part, ...], Field(description="parts to fuse; the others stay as in the base")
     ] = PARTS
+    max_ram: Annotated[
+        Size | None,
+        Field(description="memory that may be used, such as 300MB; fewer workers then"),
+    ] = None
+    scale_by: Annotated[
+        dict[Part, tuple[float, ...]],
+        BeforeValidator(_numbers),
+        Field(description="factor of the scale in a part, PART=X, or over its depth, PART=X,Y"),
+    ] = {}  # noqa: RUF012 (pydantic copies it)
     compat: Annotated[
         Compat | None, Field(description="the method as another tool defines it, in float32")
     ] = None

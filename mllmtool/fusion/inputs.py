@@ -2,8 +2,8 @@
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
@@ -74,7 +74,8 @@ class Piece:
 class Inputs:
     """The base, the tuned models, and `names`: the tensors to be fused.
 
-    `narrow`: all is reckoned in float32, else what is stored in 32 bits in float64.
+    `narrow`: all is reckoned in float32, else what is stored in 32 bits in float64. `factors`: of
+    the scale, for tensors where it is not 1.
     """
 
     base: Checkpoint
@@ -85,6 +86,7 @@ class Inputs:
     unit: Unit = "entries"
     workers: int = 1
     narrow: bool = False
+    factors: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # glibc hands large blocks back to the system when they are freed, and every piece would
@@ -110,6 +112,7 @@ class Inputs:
         Raises:
             NumericError: a model holds NaN or Inf there.
         """
+        settings = self.settings_at(name)
         sources: tuple[Source, ...] = (self.base, *self.models)
         shape, length = self.base.info(name).shape, self._length(name)
         dtypes = [source.info(name).dtype for source in sources]
@@ -119,13 +122,22 @@ class Inputs:
                 if not finite(entries, dtype):
                     raise NumericError(f"{name}: holds NaN or Inf in {source.path}")
             base, *tuned = (widen(*each, working) for each in zip(stored, dtypes, strict=True))
-            yield Piece(name, shape, first, self.settings, base, tuple(tuned))
+            yield Piece(name, shape, first, settings, base, tuple(tuned))
             first += base.size
+
+    def settings_at(self, name: str) -> Settings:
+        """The settings of one tensor."""
+        factor = self.factors.get(name, 1.0)
+        return replace(self.settings, scale=factor * self.settings.scale)
 
     def over(self, job: Callable[[str], R], label: str) -> Iterator[R]:
         """What a job makes of each tensor, by its name, with progress under `label`."""
         found = in_order(job, self.names, self.workers)
         return self.context.track(found, label, total=len(self.names))
+
+    def longest_piece(self, name: str) -> int:
+        """Entries of the longest piece of a tensor."""
+        return min(self._length(name), self.base.info(name).size)
 
     def _length(self, name: str) -> int:
         shape = self.base.info(name).shape

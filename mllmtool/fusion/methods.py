@@ -44,6 +44,7 @@ METHODS: dict[FuseMethod, Method] = {
         paper="Yadav et al. 2023, TIES-Merging",
         defaults="density 0.2, scale 1: the paper's values without validation",
         reads={"density": 0.2, "scale": 1.0},
+        cost=2.1,
     ),
     "dare": Method(
         dare,
@@ -56,6 +57,7 @@ METHODS: dict[FuseMethod, Method] = {
         paper="Yu et al. 2024, Language models are super Mario",
         defaults="density 0.1: the paper's drop rate of 0.9; scale 1",
         reads={"density": 0.1, "scale": 1.0},
+        cost=1.6,
     ),
     "della": Method(
         della,
@@ -64,6 +66,7 @@ METHODS: dict[FuseMethod, Method] = {
         reads={"density": 0.3, "epsilon": 0.2, "scale": 1.0},
         unit="rows",
         check=has_room,
+        cost=5.0,
     ),
     "slerp": Method(
         slerp,

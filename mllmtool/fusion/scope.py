@@ -3,9 +3,13 @@
 import re
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from mllmtool.checkpoints import Checkpoint
 from mllmtool.configs.fuse import FuseConfig
 from mllmtool.errors import ConfigError
+
+BLOCK = re.compile(r"\.(?:layers?|blocks)\.(\d+)\.")
 
 
 def chosen(base: Checkpoint, part_of: Callable[[str], str], config: FuseConfig) -> list[str]:
@@ -29,6 +33,35 @@ def chosen(base: Checkpoint, part_of: Callable[[str], str], config: FuseConfig) 
     if not kept:
         raise ConfigError(f"--only, --except: leave no tensor of {base.path}")
     return kept
+
+
+def factors(
+    base: Checkpoint, names: Sequence[str], part_of: Callable[[str], str], config: FuseConfig
+) -> dict[str, float]:
+    """The factor of the scale of each tensor by `--scale-by`: of its part, and of its depth.
+
+    Several numbers of a part are spread evenly from its first block to its last, and interpolated
+    between; what comes before the blocks has the first, what comes after them the last.
+    """
+    depth = dict.fromkeys(config.scale_by, 0)
+    for name in base.names:
+        if (part := part_of(name)) in depth and (block := _block(name)) is not None:
+            depth[part] = max(depth[part], block)
+    found = {}
+    for name in names:
+        if (part := part_of(name)) in depth:
+            values = config.scale_by[part]
+            block = _block(name)
+            if block is None:
+                block = 0 if "embed" in name else depth[part]
+            places = np.linspace(0, max(1, depth[part]), len(values))
+            found[name] = float(np.interp(block, places, values))
+    return found
+
+
+def _block(name: str) -> int | None:
+    number = BLOCK.search(name)
+    return int(number[1]) if number else None
 
 
 def _check_matches(names: Sequence[str], config: FuseConfig) -> None:

@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 from weights import retuned, same_bits, save_checkpoint
 
 from mllmtool.checkpoints import Checkpoint, PatchBuilder
-from mllmtool.errors import some
+from mllmtool.errors import OutputError, some
 from mllmtool.fusion import METHODS
+from mllmtool.fusion.needs import check_disk
 
 WEIGHTS = "model.safetensors"
 
@@ -95,6 +96,36 @@ def test_names_are_chosen_by_expressions(tmp_path: Path, llava: Path, tuned: lis
     assert set(report["results"]["tensors"]) == chosen
     for name in base:
         assert same_bits(fused[name], (model if name in chosen else base)[name]), name
+
+
+def test_the_scale_follows_part_and_depth(tmp_path: Path, llava: Path, tuned: list[Path]) -> None:
+    out = tmp_path / "fused"
+    flags = ("--scale", 0.5, "--scale-by", "vision=2", "--scale-by", "language=0,1")
+    fuse(llava, tuned[:1], "task-arithmetic", out, *flags)
+    base, model, fused = (load_file(path / WEIGHTS) for path in (llava, tuned[0], out))
+    for name, before in base.items():
+        if "embed_tokens" in name or "language_model.model.layers.0." in name:
+            assert same_bits(fused[name], before), name
+            continue
+        share = 1.0 if name.startswith("vision_tower") else 0.5  # the last block, head, projector
+        expected = before + share * (model[name] - before)
+        assert torch.allclose(fused[name], expected, rtol=1e-5, atol=1e-6), name
+
+
+def test_memory_is_kept_within_bounds(tmp_path: Path, llava: Path, tuned: list[Path]) -> None:
+    argv = ("--base", llava, "--model", tuned[0], "--method", "ties", "--workers", 64)
+    done = mllmtool("fuse", *argv, "--max-ram", "70MB", "--dry-run")
+    plan = json.loads(done.out)
+    assert 1 <= plan["workers"] < 64
+    assert plan["memory"] <= 70_000_000
+    assert failure(tmp_path, 2, *argv, "--max-ram", "1 MiB").startswith(
+        "--max-ram: 1,048,576 bytes are less than the "
+    )
+
+
+def test_a_disk_that_is_short_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"1,000,000,000,000,000,000 bytes are to be written, "):
+        check_disk(tmp_path, 10**18)
 
 
 def test_extra_tensors_are_left_out_if_allowed(tmp_path: Path) -> None:
@@ -330,6 +361,27 @@ FLAGS: dict[str, tuple[int, list[str], str]] = {
         1,
         ["--method", "ties", "--parts", "vision"],
         "--parts: BASE has no vision, only language",
+    ),
+    "a scale by part for linear": (
+        1,
+        ["--method", "linear", "--scale-by", "vision=0.5"],
+        "--scale-by: linear does not read --scale",
+    ),
+    "a scale by part that is too large": (
+        1,
+        ["--method", "wise-ft", "--scale-by", "language=3"],
+        "--scale: 1.5 is outside 0 to 1 for wise-ft, by --scale-by",
+    ),
+    "no number": (
+        1,
+        ["--method", "ties", "--scale-by", "language=x"],
+        "--scale-by (language.0): 'x': input should be a valid number, unable to parse string as a"
+        " number",
+    ),
+    "no size": (
+        1,
+        ["--method", "ties", "--max-ram", "much"],
+        "--max-ram: 'much': is no size such as 300MB or 2GiB",
     ),
     "an expression that matches nothing": (
         1,
