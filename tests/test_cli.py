@@ -25,7 +25,7 @@ FAILURES = {
     "no flags": (["fuse"], "--base: is required; --model: is required; --method: is required"),
     "unknown flag": (
         ["fuse", "--bose", "b"],
-        "No such option: --bose (Possible options: --base, --scale, --seed)",
+        "No such option: --bose (Possible options: --base, --seed, --votes)",
     ),
     "not a number": (
         ["fuse", "--density", "much"],
