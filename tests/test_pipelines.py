@@ -56,6 +56,25 @@ def test_about_to_tune_mixes_plans_trains_and_measures(
     assert made == {"mix", "plan.json", "tuned", "evals"}
 
 
+def test_adapters_are_fused_measured_and_one_is_named(
+    llava: Path, colours: Path, suite: Path, tmp_path: Path
+) -> None:
+    adapters = []
+    for seed in (0, 1):
+        flags = ["--samples", colours, "--train", "language=lora:2", "--lr", "1e-2", "--steps", "2"]
+        tuned = tmp_path / f"run-{seed}"
+        done = mllmtool("finetune", "--model", llava, *flags, "--seed", seed, "--out", tuned)
+        assert done.status == 0, done.err
+        adapters.append(tuned / "adapter-language")
+    pipeline = run("adapters.sh", llava, suite, tmp_path / "out", *adapters)
+    assert pipeline.returncode == 0, pipeline.stderr
+    page, shipped = pipeline.stdout.splitlines()[:2]
+    assert Path(page).is_file()
+    names = {"alone-1", "alone-2", "linear", "ties", "dare-ties"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names | {"evals"}
+    assert shipped in names | {"base"}
+
+
 @pytest.mark.parametrize("path", sorted(PIPELINES.iterdir()), ids=lambda path: path.name)
 def test_pipeline_without_arguments_says_how_it_is_used(path: Path) -> None:
     done = run(path.name)
