@@ -52,9 +52,9 @@ def write_card(
 def _how(how: Any) -> str:
     if isinstance(how, str):
         return how
-    name, values = next((name, values) for name, values in how.items() if values)
+    ((name, values),) = how.items()
     inside = ", ".join(f"{key} {value}" for key, value in values.items() if value)
-    return f"{name} ({inside})"
+    return f"{name} ({inside})" if inside else str(name)
 
 
 def _share(share: float | None) -> str:

@@ -12,13 +12,13 @@ from mllmtool.checkpoints import Checkpoint
 from mllmtool.configs.base import Part
 from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.context import Context
+from mllmtool.data.files import sha256_of
 from mllmtool.data.samples import images_root
 from mllmtool.errors import CheckpointError, MllmtoolError, noting, raise_all
 from mllmtool.models.encoding import Encoder
 from mllmtool.models.loading import disk_names, load_model
 from mllmtool.models.parts import partition
 from mllmtool.models.processors import limit_pixels
-from mllmtool.reports import file_sha256
 from mllmtool.training.examples import (
     Examples,
     Longest,
@@ -167,7 +167,7 @@ def _identity(config: FinetuneConfig, base: Checkpoint, context: Context) -> dic
         **config.model_dump(mode="json", exclude=UNIDENTIFYING),
         "seed": context.seed,
         "base sha256": base.fingerprint(),
-        **{f"{what} sha256": file_sha256(Path(file)) for what, file in files.items()},
+        **{f"{what} sha256": sha256_of(Path(file)) for what, file in files.items()},
     }
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import factories
 import families
 import pytest
@@ -26,6 +27,7 @@ from mllmtool.commands.finetune import plan, run
 from mllmtool.configs.base import RunConfig
 from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.context import Context
+from mllmtool.data.files import sha256_of
 from mllmtool.errors import MllmtoolError
 from mllmtool.models.parts import part_of
 from mllmtool.runner import execute
@@ -201,6 +203,29 @@ def test_report_runs_again_to_the_same_bytes(llava: Path, colours: Path, tmp_pat
         k: v for k, v in report.items() if k != "run"
     }
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+
+
+def test_a_part_in_full_may_be_spelt_as_an_empty_choice(
+    llava: Path, colours: Path, tmp_path: Path
+) -> None:
+    values = {"model": str(llava), "samples": str(colours), "steps": 1}
+    one, _ = tuned(tmp_path / "one", train=["projector={full: {}}"], **values)
+    two, _ = tuned(tmp_path / "two", train=["projector=full"], **values)
+    assert "| projector | full | " in (one / "README.md").read_text()
+    assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+
+
+def test_samples_may_be_a_folder_that_datasets_saved(
+    llama: Path, sums: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in sums.read_text().splitlines()]
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
+    values = {"model": str(llama), "steps": 1}
+    one, report = tuned(tmp_path / "one", samples=str(tmp_path / "saved"), **values)
+    two, _ = tuned(tmp_path / "two", samples=str(sums), **values)
+    assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
+    found = {artifact["role"]: artifact["sha256"] for artifact in report["inputs"]}
+    assert found["samples"] == sha256_of(tmp_path / "saved")
 
 
 def test_dry_run_says_what_would_be_trained(llava: Path, colours: Path) -> None:
