@@ -44,7 +44,7 @@ def run(config: BuildVqaConfig, context: Context, into: Path) -> Made:
     if config.distract is not None:
         return _distractor_set(config.distract, Path(config.images), context, into)
     templates = _templates(config)
-    labelled = _labelled(config, templates, into)
+    labelled = _labelled(config, templates, context, into)
     near, inputs, facts = _near(config, labelled, context)
     questions = _questions(config, templates, labelled, near, context)
     found = _write(config, questions, context.track(labelled.images, "questions"), into)
@@ -63,7 +63,7 @@ def plan(config: BuildVqaConfig, context: Context) -> Row:
         items, dropped = _distracted(config.distract, Path(config.images), context)
         return {"items": len(items), "dropped": dropped, "first": items[0]}
     templates = _templates(config)
-    labelled = _labelled(config, templates)
+    labelled = _labelled(config, templates, context)
     if config.clip is not None:
         from mllmtool.models.similarity import open_similarity
 
@@ -99,25 +99,48 @@ def _default(config: BuildVqaConfig, style: Style) -> Sequence[str | Template]:
 
 
 def _labelled(
-    config: BuildVqaConfig, templates: Templates, into: Path | None = None
+    config: BuildVqaConfig, templates: Templates, context: Context, into: Path | None = None
 ) -> LabelledImages:
     path = Path(config.images)
     try:
         fixed = [option_text(text) for text in config.fixed_options]
     except ValueError as error:
         raise ConfigError(f"--fixed-options: {error}") from error
-    for name in ("image_column", "label_column", "image_root"):
-        default = BuildVqaConfig.model_fields[name].default
-        if getattr(config, name) != default and not is_table(path):
-            raise ConfigError(f"{flag(name)}: is not read, as {path} is a folder of classes")
-    root = None if config.image_root is None else Path(config.image_root)
-    columns = Columns(config.image_column, config.label_column, columns_of(templates), root)
+    _check_read(config)
+    columns = Columns(
+        config.image_column,
+        config.label_column,
+        columns_of(templates),
+        None if config.image_root is None else Path(config.image_root),
+    )
     labelled = read_labelled(path, columns, into)
     texts = {*labelled.classes, *fixed}
     if len(texts) < config.options:
         has = f"{config.images} has {len(labelled.classes)} ({some(labelled.classes)})"
         raise ConfigError(f"--options: {config.options} options need as many classes, and {has}")
+    _warn_of_single(labelled, context)
     return labelled
+
+
+def _warn_of_single(labelled: LabelledImages, context: Context) -> None:
+    """Tell of classes that cannot be both learnt and evaluated."""
+    counts = Counter(image.class_name for image in labelled.images)
+    single = [image for image in labelled.images if counts[image.class_name] == 1]
+    if single:
+        context.warn(
+            f"{single[0].where}: class {single[0].class_name!r} has one image ({len(single)} of"
+            f" {len(counts)} classes have); add images, or leave such classes out"
+        )
+
+
+def _check_read(config: BuildVqaConfig) -> None:
+    """Refuse what only a table has where there is a folder of classes."""
+    for name in ("image_column", "label_column", "image_root"):
+        default = BuildVqaConfig.model_fields[name].default
+        if getattr(config, name) != default and not is_table(Path(config.images)):
+            raise ConfigError(
+                f"{flag(name)}: is not read, as {config.images} is a folder of classes"
+            )
 
 
 def _near(

@@ -15,6 +15,27 @@ from mllmtool.errors import DataError
 
 NAMES = 300_000  # held at once; a hundred bytes each
 OFTEN = 200
+SIGNATURES = {
+    b"\x89PNG": "png",
+    b"\xff\xd8\xff": "jpg",
+    b"GIF8": "gif",
+    b"RIFF": "webp",
+    b"BM": "bmp",
+    b"II*\0": "tif",
+    b"MM\0*": "tif",
+}
+
+
+def suffix_of(data: bytes) -> str:
+    """The kind of picture that begins with these bytes.
+
+    Raises:
+        DataError: none that is known, without the place.
+    """
+    suffix = next((s for magic, s in SIGNATURES.items() if data.startswith(magic)), None)
+    if suffix is None:
+        raise DataError("holds no PNG, JPEG, GIF, WebP, BMP or TIFF")
+    return suffix
 
 
 class ImageFolder:
@@ -103,6 +124,21 @@ class ImageFolder:
                 return hashlib.file_digest(file, "sha256").digest()
         except OSError as error:
             raise DataError(f"{self.root / name}: cannot be read: {error}") from error
+
+    def check_begin(self, name: str, where: str = "") -> None:
+        """Accept a file that begins as a picture does; `where` is the line that names it.
+
+        Raises:
+            DataError: it does not, or cannot be read.
+        """
+        place = f"{where}: {self.root / name}" if where else str(self.root / name)
+        try:
+            with (self.root / name).open("rb") as file:
+                suffix_of(file.read(max(map(len, SIGNATURES))))
+        except OSError as error:
+            raise DataError(f"{place}: cannot be read: {error.strerror}") from error
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from error
 
     def decode(self, name: str) -> None:
         """Accept a picture.

@@ -9,21 +9,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from mllmtool.data.rows import ImageFolder
+from mllmtool.data.images import ImageFolder, suffix_of
 from mllmtool.data.samples import IMAGE_MARK, image_path, images_root, parse_line
 from mllmtool.data.tables import Table, is_table, open_table
 from mllmtool.errors import DataError
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-SIGNATURES = {
-    b"\x89PNG": "png",
-    b"\xff\xd8\xff": "jpg",
-    b"GIF8": "gif",
-    b"RIFF": "webp",
-    b"BM": "bmp",
-    b"II*\0": "tif",
-    b"MM\0*": "tif",
-}
 
 
 class Labelled(BaseModel):
@@ -62,7 +53,7 @@ class Labelled(BaseModel):
 class LabelledImages:
     """All of them, the folder that they are in, how many files or rows were passed over, and why.
 
-    `duplicates` are rows that say again what an earlier one said.
+    `duplicates` are rows without ids that say again all that an earlier one said.
     """
 
     root: Path
@@ -111,9 +102,11 @@ def option_text(value: str) -> str:
 def read_labelled(path: Path, columns: Columns, into: Path | None = None) -> LabelledImages:
     """Read all of them; embedded images are written to `into/images`, unless it is None.
 
+    Of image files the first bytes are read, to see that they are pictures.
+
     Raises:
-        DataError: there are none, one is missing or leads out of its folder, an id occurs twice, or
-            a column is missing.
+        DataError: there are none, one is missing, leads out of its folder or is no picture, an id
+            occurs twice, or a column is missing.
     """
     return _read_table(path, columns, into) if is_table(path) else _read_folder(path)
 
@@ -126,6 +119,7 @@ def _read_folder(root: Path) -> LabelledImages:
             passed_over += 1
             continue
         folder.check(name.as_posix(), str(root))
+        folder.check_begin(name.as_posix())
         values = {"image": name.as_posix(), "class_name": name.parts[0], "where": str(place)}
         images.append(parse_line(Labelled, values, str(place)))
     if not images:
@@ -201,8 +195,13 @@ class _RowReader:
         before = self.images.setdefault(labelled.key, labelled)
         if before is labelled:
             return
-        if before.class_name != labelled.class_name or labelled.id is not None:
+        if before.id is not None or labelled.id is not None:
             raise DataError(f"{where}: id {labelled.key!r} is also that of {before.where}")
+        if before.model_copy(update={"where": where}) != labelled:
+            raise DataError(
+                f"{where}: image {labelled.image!r} is also in {before.where}, with another class"
+                " or text; give the rows ids in a column id"
+            )
         self.duplicates += 1
 
     def _image(self, cell: Any, where: str) -> str:
@@ -219,6 +218,8 @@ class _RowReader:
         if isinstance(cell, bytes):
             return _keep(cell, self._into, f"{where}: {self._columns.image}")
         self._check(cell, where)
+        if cell not in self.images:
+            self._folder.check_begin(cell, where)
         return cell
 
     def _check(self, name: str, where: str) -> None:
@@ -243,9 +244,10 @@ class _RowReader:
 
 def _keep(data: bytes, into: Path | None, where: str) -> str:
     """Write an image under the hash of its bytes, and return its name."""
-    suffix = next((s for magic, s in SIGNATURES.items() if data.startswith(magic)), None)
-    if suffix is None:
-        raise DataError(f"{where}: holds no PNG, JPEG, GIF, WebP, BMP or TIFF")
+    try:
+        suffix = suffix_of(data)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
     name = f"images/{hashlib.sha256(data).hexdigest()}.{suffix}"
     if into is not None and not (into / name).exists():
         (into / "images").mkdir(exist_ok=True)

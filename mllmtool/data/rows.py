@@ -12,12 +12,10 @@ import numpy as np
 from mllmtool.context import Context
 from mllmtool.data.checks import ROW, Checks, Fields
 from mllmtool.data.files import is_table, sha256_of, stamp
-from mllmtool.data.images import ImageFolder
 from mllmtool.data.parallel import Workers
 from mllmtool.data.splitting import Layout, Span, position, ranges, rows_in
 from mllmtool.errors import DataError
 
-__all__ = ["ImageFolder", "Part", "Rows", "Task", "scan"]
 BATCH = 64  # rows that are looked at at once; more would not stay in the cache
 
 

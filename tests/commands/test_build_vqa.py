@@ -202,7 +202,20 @@ FAILURES: dict[str, tuple[int, list[dict[str, Any]], list[str], str]] = {
         3,
         [GOOD, {**GOOD, "class_name": "dog"}],
         [],
-        "FILE:2: id 'animals/cat/0.png' is also that of FILE:1",
+        "FILE:2: image 'animals/cat/0.png' is also in FILE:1, with another class or text;"
+        " give the rows ids in a column id",
+    ),
+    "an image that is no picture": (
+        3,
+        [GOOD, {**GOOD, "image": "animals/cat/notes.txt"}],
+        [],
+        "FILE:2: DIR/animals/cat/notes.txt: holds no PNG, JPEG, GIF, WebP, BMP or TIFF",
+    ),
+    "an image by the id of another": (
+        3,
+        [{**GOOD, "id": "animals/cat/1.png"}, {**GOOD, "image": "animals/cat/1.png"}],
+        [],
+        "FILE:2: id 'animals/cat/1.png' is also that of FILE:1",
     ),
     "no class": (
         3,
@@ -380,6 +393,31 @@ def test_an_image_that_links_out_of_the_folder(tmp_path: Path, animals: Path) ->
         "mllmtool: DIR/animals: cat/out.png: leads out of the image folder DIR/animals;"
         " set --images\n",
     )
+
+
+def test_a_picture_that_is_none_is_named(tmp_path: Path, animals: Path) -> None:
+    (animals / "dog/1.png").write_text("<html>404</html>")
+    assert fails(tmp_path, "--images", animals) == (
+        3,
+        "mllmtool: DIR/animals/dog/1.png: holds no PNG, JPEG, GIF, WebP, BMP or TIFF\n",
+    )
+
+
+def test_classes_of_one_image_are_told(tmp_path: Path, animals: Path) -> None:
+    rows = [GOOD, *({"image": f"animals/{n}/0.png", "class_name": n} for n in ("dog", "eel"))]
+    rows += [{"image": "animals/cat/1.png", "class_name": "cat"}]
+    path = labels(animals)
+    path.write_text("\n".join(map(json.dumps, rows)))
+    argv = ("build-vqa", "--images", path, "--options", "3", "--quiet")
+    message = (
+        f"{path}:2: class 'dog' has one image (2 of 3 classes have);"
+        " add images, or leave such classes out"
+    )
+    done = mllmtool(*argv, "--out", tmp_path / "vqa")
+    report = json.loads((tmp_path / "vqa/report.json").read_text())
+    assert (done.status, report["warnings"]) == (0, [message])
+    loud = mllmtool(*argv[:-1], "--out", tmp_path / "loud")
+    assert loud.err.count(message) == 1
 
 
 def test_a_template_that_wants_a_column_of_a_folder(tmp_path: Path, animals: Path) -> None:

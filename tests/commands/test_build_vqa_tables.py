@@ -238,7 +238,14 @@ WRONG_CSV: dict[str, tuple[str, list[str], str]] = {
     "two classes of an image": (
         HEAD + "img/0.png,cat\nimg/0.png,dog\n",
         [],
-        "FILE:3: id 'img/0.png' is also that of FILE:2",
+        "FILE:3: image 'img/0.png' is also in FILE:2, with another class or text;"
+        " give the rows ids in a column id",
+    ),
+    "two questions about an image": (
+        "image,class_name,asked\nimg/0.png,cat,what\nimg/0.png,cat,which\n",
+        ["--question", "{asked}?"],
+        "FILE:3: image 'img/0.png' is also in FILE:2, with another class or text;"
+        " give the rows ids in a column id",
     ),
     "no rows": (HEAD, [], "FILE: holds no images"),
     "nothing": ("", [], "FILE: has no line of column names"),

@@ -208,7 +208,7 @@ def test_report_runs_again_to_the_same_bytes(llava: Path, colours: Path, tmp_pat
 def test_a_part_in_full_may_be_spelt_as_an_empty_choice(
     llava: Path, colours: Path, tmp_path: Path
 ) -> None:
-    values = {"model": str(llava), "samples": str(colours), "steps": 1}
+    values: dict[str, Any] = {"model": str(llava), "samples": str(colours), "steps": 1}
     one, _ = tuned(tmp_path / "one", train=["projector={full: {}}"], **values)
     two, _ = tuned(tmp_path / "two", train=["projector=full"], **values)
     assert "| projector | full | " in (one / "README.md").read_text()
@@ -220,7 +220,7 @@ def test_samples_may_be_a_folder_that_datasets_saved(
 ) -> None:
     rows = [json.loads(line) for line in sums.read_text().splitlines()]
     datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
-    values = {"model": str(llama), "steps": 1}
+    values: dict[str, Any] = {"model": str(llama), "steps": 1}
     one, report = tuned(tmp_path / "one", samples=str(tmp_path / "saved"), **values)
     two, _ = tuned(tmp_path / "two", samples=str(sums), **values)
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
