@@ -7,6 +7,7 @@ from typing import Any
 from mllmtool.checkpoints import Checkpoint, CheckpointWriter, check_aligned, copy_sidecars
 from mllmtool.checkpoints.adapter import AdaptedCheckpoint, is_adapter
 from mllmtool.checkpoints.align import lined_up
+from mllmtool.checkpoints.moments import INDEX_NAME
 from mllmtool.configs.base import PARTS
 from mllmtool.configs.fuse import FuseConfig, num_bytes
 from mllmtool.context import Context
@@ -25,8 +26,9 @@ from mllmtool.fusion import (
 from mllmtool.fusion.method import Method
 from mllmtool.fusion.needs import check_disk, memory, seconds, within
 from mllmtool.fusion.scope import chosen, factors
+from mllmtool.fusion.statistics import Moments, open_diagonal
 from mllmtool.models.parts import part_of
-from mllmtool.reports import Artifact
+from mllmtool.reports import Artifact, file_sha256
 from mllmtool.runner import Made
 
 DENSE = 0.5  # a tailored checkpoint differs from its base in a smaller share of its entries
@@ -88,6 +90,8 @@ def _open(config: FuseConfig, context: Context) -> Inputs:
         *(base, models, weights, settings, context, method.unit, config.workers),
         narrow=config.compat is not None,
         factors=factors(base, weights, part_of, config),
+        diagonals=tuple(open_diagonal(path, base, weights) for path in config.fisher),
+        moments=Moments(config.moments),
     )
     _check_factors(inputs, method, config)
     inputs = within(inputs, num_bytes(config.max_ram) if config.max_ram else None)
@@ -132,7 +136,15 @@ def _artifacts(config: FuseConfig, inputs: Inputs) -> list[Artifact]:
         Artifact(role=_role(path), path=path, sha256=sha256)
         for path, sha256 in zip(config.model, inputs.fingerprints, strict=True)
     ]
-    return [Artifact(role="base", path=config.base, sha256=inputs.base.fingerprint()), *models]
+    base = Artifact(role="base", path=config.base, sha256=inputs.base.fingerprint())
+    diagonals = [
+        Artifact(role="fisher", path=path, sha256=file_sha256(Path(path))) for path in config.fisher
+    ]
+    moments = [
+        Artifact(role="moments", path=path, sha256=file_sha256(Path(path) / INDEX_NAME))
+        for path in config.moments
+    ]
+    return [base, *models, *diagonals, *moments]
 
 
 def _role(path: str) -> str:

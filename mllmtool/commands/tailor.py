@@ -9,6 +9,7 @@ from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 from mllmtool.checkpoints import Checkpoint, CheckpointWriter, PatchBuilder, copy_sidecars
+from mllmtool.checkpoints.moments import INDEX_NAME
 from mllmtool.checkpoints.patch import PATCH_NAME
 from mllmtool.configs.tailor import TailorConfig
 from mllmtool.context import Context, is_main_process
@@ -30,7 +31,6 @@ from mllmtool.tailoring.plots import draw
 from mllmtool.tailoring.points import sweep_points
 from mllmtool.tailoring.presets import choices_of
 from mllmtool.tailoring.sites import find_units
-from mllmtool.tailoring.store import INDEX_NAME
 from mllmtool.tailoring.stream import Step
 from mllmtool.tailoring.workers import together
 

@@ -27,6 +27,8 @@ FuseMethod = Literal[
     "iso-cts",
     "wudi",
     "optmerge",
+    "fisher",
+    "regmean",
 ]
 Compat = Literal["mergekit"]
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -106,6 +108,18 @@ class FuseConfig(Config):
         Share | None,
         Field(description="share of the eigenvectors along which it goes (wudi)", gt=0),
     ] = None
+    alpha: Annotated[
+        Share | None,
+        Field(description="factor of a moment's entries off the diagonal (regmean)"),
+    ] = None
+    fisher: Annotated[
+        tuple[str, ...],
+        Field(description="safetensors file of the Fisher diagonal of each --model, repeated"),
+    ] = ()
+    moments: Annotated[
+        tuple[str, ...],
+        Field(description="directory of tailor --save-moments, repeated (regmean)"),
+    ] = ()
     workers: Annotated[
         int, Field(description="threads; they change no byte of what is made", ge=1, le=64)
     ] = 1
@@ -153,4 +167,6 @@ class FuseConfig(Config):
     def _check(self) -> Self:
         if self.weight and len(self.weight) != len(self.model):
             raise ValueError(f"--weight: {len(self.weight)} given for {len(self.model)} --model")
+        if self.fisher and len(self.fisher) != len(self.model):
+            raise ValueError(f"--fisher: {len(self.fisher)} given for {len(self.model)} --model")
         return self

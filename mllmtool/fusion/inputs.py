@@ -17,6 +17,7 @@ from mllmtool.checkpoints.workers import in_order
 from mllmtool.context import Context
 from mllmtool.errors import NumericError
 from mllmtool.fusion.settings import Settings
+from mllmtool.fusion.statistics import Moments
 
 HEAP_BYTES = 1 << 24
 R = TypeVar("R")
@@ -58,6 +59,7 @@ class Piece:
     settings: Settings
     base: Array  # (n,)
     tuned: tuple[Array, ...]  # one a model, (n,) each
+    diagonals: tuple[Array, ...] = ()  # of Fisher information, one a model, (n,) each
 
     @property
     def columns(self) -> int:
@@ -75,7 +77,8 @@ class Inputs:
     """The base, the tuned models, and `names`: the tensors to be fused.
 
     `narrow`: all is reckoned in float32, else what is stored in 32 bits in float64. `factors`: of
-    the scale, for tensors where it is not 1.
+    the scale, for tensors where it is not 1. `diagonals` and `moments` are there for the methods
+    that read them.
     """
 
     base: Checkpoint
@@ -87,6 +90,8 @@ class Inputs:
     workers: int = 1
     narrow: bool = False
     factors: Mapping[str, float] = field(default_factory=dict)
+    diagonals: tuple[Source, ...] = ()
+    moments: Moments = field(default_factory=lambda: Moments(()))
 
     def __post_init__(self) -> None:
         # glibc hands large blocks back to the system when they are freed, and every piece would
@@ -113,7 +118,7 @@ class Inputs:
             NumericError: a model holds NaN or Inf there.
         """
         settings = self.settings_at(name)
-        sources: tuple[Source, ...] = (self.base, *self.models)
+        sources: tuple[Source, ...] = (self.base, *self.models, *self.diagonals)
         shape, length = self.base.info(name).shape, self._length(name)
         dtypes = [source.info(name).dtype for source in sources]
         working, first = np.float32 if self.narrow else working_dtype(dtypes), 0
@@ -121,8 +126,9 @@ class Inputs:
             for source, entries, dtype in zip(sources, stored, dtypes, strict=True):
                 if not finite(entries, dtype):
                     raise NumericError(f"{name}: holds NaN or Inf in {source.path}")
-            base, *tuned = (widen(*each, working) for each in zip(stored, dtypes, strict=True))
-            yield Piece(name, shape, first, settings, base, tuple(tuned))
+            base, *rest = (widen(*each, working) for each in zip(stored, dtypes, strict=True))
+            tuned, diagonals = rest[: len(self.models)], rest[len(self.models) :]
+            yield Piece(name, shape, first, settings, base, tuple(tuned), tuple(diagonals))
             first += base.size
 
     def settings_at(self, name: str) -> Settings:

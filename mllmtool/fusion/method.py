@@ -8,7 +8,7 @@ however tensors are stored or ordered.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class Method:
     unit: what a piece is: any `entries`, whole `rows`, or the whole of a `matrix`.
     num_models: how many it takes; None for any number from `at_least` on.
     shares: weights are shares of a whole, so their sum must be above 0.
+    needs: the flag of files that it reads besides the models.
     check: says what is wrong with settings, from the flag on, or None.
     cost: CPU time in that of task arithmetic, as measured on bfloat16.
     """
@@ -55,6 +56,7 @@ class Method:
     num_models: int | None = None
     at_least: int = 1
     shares: bool = False
+    needs: Literal["fisher", "moments"] | None = None
     check: Callable[[Settings], str | None] = lambda _: None
     cost: float = 1.0
 

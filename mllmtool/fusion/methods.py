@@ -4,6 +4,7 @@ from typing import Any
 
 from mllmtool.configs.fuse import FuseConfig, FuseMethod
 from mllmtool.errors import ConfigError, some
+from mllmtool.fusion.averaging import fisher, is_part, regmean
 from mllmtool.fusion.compat import ROWS as MERGEKIT
 from mllmtool.fusion.competition import pcb
 from mllmtool.fusion.interference import optmerge, wudi
@@ -145,6 +146,24 @@ METHODS: dict[FuseMethod, Method] = {
         reads={"scale": 1.0},
         unit="matrix",
     ),
+    "fisher": Method(
+        at_once(fisher),
+        paper="Matena & Raffel 2022, Merging models with Fisher-weighted averaging",
+        defaults="equal weights",
+        reads={"weight": 1.0},
+        shares=True,
+        needs="fisher",
+    ),
+    "regmean": Method(
+        regmean,
+        paper="Jin et al. 2023, Dataless knowledge fusion by merging weights",
+        defaults="alpha 0.9: the paper's for most models; equal weights",
+        reads={"weight": 1.0, "alpha": 0.9},
+        unit="matrix",
+        shares=True,
+        needs="moments",
+        check=is_part,
+    ),
 }
 
 
@@ -208,6 +227,14 @@ def _check_models(count: int, config: FuseConfig, method: Method) -> None:
 
 
 def _check_flags(config: FuseConfig, method: Method) -> None:
+    for flag in ("fisher", "moments"):
+        if getattr(config, flag) and method.needs != flag:
+            readers = [name for name, row in METHODS.items() if row.needs == flag]
+            raise ConfigError(
+                f"--{flag}: {config.method} does not read it; of use to {some(readers)}"
+            )
+    if method.needs and not getattr(config, method.needs):
+        raise ConfigError(f"--{method.needs}: {config.method} needs it")
     for flag in ("weight", *NUMBERS):
         if getattr(config, flag) not in (None, ()) and flag not in method.reads:
             readers = [name for name, row in METHODS.items() if flag in row.reads]

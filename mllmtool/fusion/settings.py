@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 # A flag each, besides --weight.
 Number = Literal[
-    "density", "scale", "epsilon", "gamma", "threshold", "votes", "common", "time", "rank"
+    "density", "scale", "epsilon", "gamma", "threshold", "votes", "common", "time", "rank", "alpha"
 ]
 NUMBERS: tuple[Number, ...] = get_args(Number)
 
@@ -19,7 +19,8 @@ class Settings:
     gamma: share of the largest entries that is dropped. threshold: how large an entry must be
     beside the other tasks' to matter to its own. votes: to how many tasks it must matter.
     common: share of the singular vectors that are common to the tasks. time: how long gradient flow
-    lasts. rank: share of the eigenvectors along which it goes.
+    lasts. rank: share of the eigenvectors along which it goes. alpha: factor of a
+    moment's entries off the diagonal.
     """
 
     weights: tuple[float, ...]
@@ -32,3 +33,4 @@ class Settings:
     common: float = 1.0
     time: float = 0.0
     rank: float = 1.0
+    alpha: float = 1.0

@@ -9,57 +9,19 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mllmtool.configs.base import Part
+from mllmtool.checkpoints.moments import INDEX_NAME, Index, Stored, StoredMap, read_index
 from mllmtool.errors import CheckpointError, MismatchError, NumericError, OutputError, some
 from mllmtool.reports import Artifact
 from mllmtool.tailoring.learning import Learned, Map
 from mllmtool.tailoring.moments import Moment
 from mllmtool.tailoring.sites import Site
-
-INDEX_NAME = "moments.json"
-
-
-class Stored(BaseModel):
-    """A moment: the names of its tensors in its file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    diagonal: str
-    full: str | None
-    tokens: float = Field(ge=0)
-
-
-class StoredMap(BaseModel):
-    """The moments of a map of one tuned model, and the file that holds them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: int = Field(ge=0)
-    names: tuple[str, ...] = Field(min_length=1, max_length=2)
-    part: Part
-    has_rows: bool
-    file: str = Field(pattern=r"^\d{5}\.safetensors$")
-    moments: tuple[Stored, ...] = Field(min_length=2, max_length=3)  # as in `Map.moments`
-
-
-class Index(BaseModel):
-    """What `moments.json` holds. `models` are the tuned checkpoints' fingerprints, in order."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    schema_: Literal["mllmtool.moments/1"] = Field(alias="schema")
-    models: tuple[str, ...]
-    samples: tuple[Artifact, ...]
-    anchored: bool
-    maps: tuple[StoredMap, ...]
 
 
 class MomentsWriter:
@@ -143,16 +105,7 @@ class MomentsReader:
         Raises:
             CheckpointError: it is missing, or no index.
         """
-        path = Path(path)
-        try:
-            text = (path / INDEX_NAME).read_text(encoding="utf-8")
-            return cls(path, Index.model_validate_json(text))
-        except OSError as error:
-            raise CheckpointError(
-                f"{path}: holds no {INDEX_NAME}; make it with tailor --save-moments"
-            ) from error
-        except (ValidationError, ValueError) as error:
-            raise CheckpointError(f"{path / INDEX_NAME}: is not an index of moments") from error
+        return cls(Path(path), read_index(Path(path)))
 
     def check(self, models: Sequence[Artifact], learned: Sequence[Learned]) -> None:
         """See that these are the moments of these tuned models, and of all that is to tailor.
