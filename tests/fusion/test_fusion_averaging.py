@@ -1,5 +1,6 @@
 """Fisher merging and RegMean: by hand, and against least squares on the data themselves."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commandline import mllmtool
 from fusing import prepare, run, save_moments
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from weights import retuned, save_checkpoint
 
+from mllmtool.checkpoints import Checkpoint
 from mllmtool.configs.fuse import FuseConfig
 from mllmtool.errors import CheckpointError, ConfigError, MismatchError, NumericError
 from mllmtool.fusion import METHODS, settings_for
@@ -175,3 +179,40 @@ def test_refused_flags(flags: dict[str, Any], message: str) -> None:
 def test_defaults_are_those_of_the_papers() -> None:
     assert METHODS["fisher"].reads == {"weight": 1}
     assert METHODS["regmean"].reads == {"weight": 1, "alpha": 0.9}
+
+
+def test_regmean_reads_what_tailor_kept(tmp_path: Path, llama: Path, sums: Path) -> None:
+    tuned = retuned(tmp_path / "tuned", llama, 1)
+    kept = tmp_path / "kept"
+    flags = ("--calibration", sums, "--save-moments", kept, "--out", tmp_path / "tailored")
+    done = mllmtool("tailor", "--pre", llama, "--sft", tuned, *flags, "--quiet")
+    assert (done.status, done.err) == (0, "")
+    flags = ("--method", "regmean", "--moments", kept, "--out", tmp_path / "fused")
+    done = mllmtool("fuse", "--base", llama, "--model", tuned, *flags, "--quiet")
+    assert (done.status, done.err) == (0, "")
+    report = json.loads((tmp_path / "fused" / "report.json").read_text())
+    assert [each["role"] for each in report["inputs"]] == ["base", "model", "moments"]
+    method = report["results"]["method"]
+    names = Checkpoint.open(llama).names
+    assert method["averaged"] == sorted(
+        n for n in names if "embed" in n or "head" in n or "norm" in n
+    )
+    assert method["matrices"] == len(names) - len(method["averaged"])
+    # of one model, its own weights, whatever its moments
+    fused, expected = (load_file(p / "model.safetensors") for p in (tmp_path / "fused", tuned))
+    for name, tensor in expected.items():
+        assert torch.allclose(fused[name].float(), tensor.float(), rtol=1e-2, atol=1e-5), name
+
+
+def test_fisher_from_the_command_line(tmp_path: Path) -> None:
+    base = save_checkpoint(tmp_path / "base", {"lm_head.weight": torch.zeros(1, 2)})
+    model = save_checkpoint(tmp_path / "tuned", {"lm_head.weight": torch.tensor([[3.0, 7.0]])})
+    for name, diagonal in (("a", [1.0, 1.0]), ("b", [3.0, 0.0])):
+        save_file({"lm_head.weight": torch.tensor([diagonal])}, tmp_path / f"{name}.safetensors")
+    given = ("--fisher", tmp_path / "a.safetensors", "--fisher", tmp_path / "b.safetensors")
+    models = ("--model", model, "--model", base)
+    out = ("--method", "fisher", "--out", tmp_path / "fused", "--quiet")
+    done = mllmtool("fuse", "--base", base, *models, *given, *out)
+    assert (done.status, done.err) == (0, "")
+    found = load_file(tmp_path / "fused" / "model.safetensors")["lm_head.weight"]
+    assert found.tolist() == [[0.75, 7.0]]
