@@ -23,7 +23,11 @@ class EvalMatrixConfig(Config):
         str | None, Field(description="checkpoint that the others are compared with")
     ] = None
     checkpoint: Annotated[
-        tuple[str, ...], Field(description="checkpoint, or LABEL=checkpoint, repeated")
+        tuple[str, ...],
+        Field(
+            description="checkpoint, LABEL=checkpoint, or a pattern such as 'runs/*/checkpoint-*';"
+            " repeated"
+        ),
     ] = ()
     batch: Annotated[int, Field(description="prompts a forward pass", ge=1)] = 32
     workers: Annotated[  # of the run, not of its result: in no report's config, as is the device
@@ -73,8 +77,12 @@ class EvalMatrixConfig(Config):
             lacking = [flag for flag in ("suite", "base") if getattr(self, flag) is None]
             if lacking:
                 raise ValueError("; ".join(f"--{flag}: is required" for flag in lacking))
-        elif self.base is not None or self.checkpoint:
-            raise ValueError("--only: runs no model; leave --base and --checkpoint away")
+        elif self.base is not None or self.checkpoint or self.limit is not None:
+            raise ValueError("--only: runs no model; leave --base, --checkpoint and --limit away")
+        elif self.only == "report" and (self.margin is not None or self.stages):
+            raise ValueError(
+                "--only: report judges nothing anew; take score for another --margin or --stages"
+            )
         return self
 
     def default_out(self) -> str | None:

@@ -17,8 +17,10 @@ def compare(
     """The results of the second checkpoint with the first in the place of the base.
 
     Raises:
-        ConfigError: there is no such checkpoint.
+        ConfigError: there is no such checkpoint, or it is the same one.
     """
+    if pair[0] == pair[1]:
+        raise ConfigError(f"compare: {pair[0]} is named twice; name two checkpoints")
     rows = {row.label: row for row in results.checkpoints}
     for label in pair:
         if label not in rows:

@@ -62,6 +62,8 @@ class Evaluation:
         Raises:
             DataError: tasks, prompts, options or pictures are not those that were asked.
         """
+        if path is None and not Path(self.suite_path).exists():
+            raise DataError(f"{self.suite_path}: no such suite; name it with --suite")
         context = Context(seed=self.report.seed)
         suite = _limited(
             read_suite(path or self.suite_path), self.report.config.get("limit"), context

@@ -1,10 +1,12 @@
 """Checkpoints under the labels that they have in the report."""
 
+import glob
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +58,10 @@ class Labelled:
 
 
 def open_labelled(base: str, others: Sequence[str]) -> list[Labelled]:
-    """The base and the others, each given as `LABEL=PATH` or as a path.
+    """The base and the others, each given as `LABEL=PATH`, as a path or as a pattern of paths.
 
     Raises:
-        ConfigError: a label is no name, or given twice.
+        ConfigError: a label is no name, or given twice, or a pattern matches nothing.
         CheckpointError: a checkpoint cannot be read.
         MismatchError: a checkpoint's tensors are not those of the base.
     """
@@ -70,14 +72,13 @@ def open_labelled(base: str, others: Sequence[str]) -> list[Labelled]:
 
 
 def labelled_paths(base: str, others: Sequence[str]) -> dict[str, str]:
-    """The base and the others by label, each given as `LABEL=PATH` or as a path.
+    """The base and the others by label, each as `LABEL=PATH`, as a path or as a pattern of paths.
 
     Raises:
-        ConfigError: a label is no name, or given twice.
+        ConfigError: a label is no name, or given twice, or a pattern matches nothing.
     """
     found = {BASE: base}
-    for text in others:
-        label, path = _label(text)
+    for label, path in chain.from_iterable(map(_labels, others)):
         if label in found:
             raise ConfigError(
                 f"--checkpoint: {path} and {found[label]} are both labelled {label};"
@@ -103,11 +104,32 @@ def describe(checkpoints: Sequence[Labelled]) -> list[CheckpointRow]:
     ]
 
 
-def _label(text: str) -> tuple[str, str]:
-    """`LABEL=PATH`, or a path, whose label is the directory's name."""
+def _labels(text: str) -> Iterator[tuple[str, str]]:
+    """`LABEL=PATH`; or a path, whose label is its name; or a pattern, whose labels are what varies.
+
+    `runs/*/checkpoint-*` gives `a-checkpoint-20`: the names from the first that varies on.
+    """
     label, sign, path = text.partition("=")
-    if not sign or "/" in label or Path(text).is_dir():
-        label, path = Path(text).resolve().name, text
+    if sign and "/" not in label and not Path(text).is_dir():
+        yield _checked(label, path)
+    elif not glob.has_magic(text) or Path(text).exists():
+        yield _checked(Path(text).resolve().name, text)
+    else:
+        found = sorted(glob.glob(text), key=_numbered)  # noqa: PTH207 (an absolute pattern too)
+        if not found:
+            raise ConfigError(f"--checkpoint: {text} matches nothing")
+        fixed = next(n for n, part in enumerate(Path(text).parts) if glob.has_magic(part))
+        for one in found:
+            yield _checked("-".join(Path(one).parts[fixed:]), one)
+
+
+def _numbered(path: str) -> list[str | tuple[int, str]]:
+    """By which `checkpoint-90` comes before `checkpoint-100`."""
+    parts = re.split(r"(\d+)", path)
+    return [(int(part), part) if place % 2 else part for place, part in enumerate(parts)]
+
+
+def _checked(label: str, path: str) -> tuple[str, str]:
     if not re.fullmatch(NAME, label):
         raise ConfigError(
             f"--checkpoint: {label!r} cannot be a label, which is letters, digits and . _ + -;"

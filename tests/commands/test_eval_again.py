@@ -204,7 +204,11 @@ def test_flags_that_do_not_go_together(made: Path, tmp_path: Path) -> None:
         (["--only", "score"], "--only: goes with --evals, the directory of the predictions"),
         (
             ["--only", "score", "--evals", made, "--base", "b"],
-            "--only: runs no model; leave --base and --checkpoint away",
+            "--only: runs no model; leave --base, --checkpoint and --limit away",
+        ),
+        (
+            ["--only", "report", "--evals", made, "--margin", "0.1"],
+            "--only: report judges nothing anew; take score for another --margin or --stages",
         ),
         (
             ["--only", "score", "--evals", made, "--stages", "tuned", "--stages", "gone"],
@@ -243,6 +247,9 @@ def test_compare_any_two(made: Path, results: Results) -> None:
     assert [line for line in done.out.splitlines() if line.startswith("| sums |")]
     done = mllmtool("eval-matrix", "compare", "tuned", "gone", "--evals", made)
     message = "compare: gone is not among the checkpoints base, tuned, other"
+    assert (done.status, done.err) == (2, f"mllmtool: {message}\n")
+    done = mllmtool("eval-matrix", "compare", "tuned", "tuned", "--evals", made)
+    message = "compare: tuned is named twice; name two checkpoints"
     assert (done.status, done.err) == (2, f"mllmtool: {message}\n")
 
 
