@@ -132,10 +132,12 @@ def _kept(results: Results) -> Iterator[Finding]:
 
 
 def _format(results: Results) -> Iterator[Finding]:
+    chosen = {task.name for task in results.tasks if task.answer}  # the others have no likelihoods
     gaps = {
         (row.checkpoint, row.quadrant): row.likelihood_delta - row.delta
         for row in results.quadrants
-        if row.role == "original" and row.verdict == "forgot" and row.likelihood_delta is not None
+        if row.role == "original" and row.verdict == "forgot" and chosen.issuperset(row.tasks)
+        if row.likelihood_delta is not None
     }
     if not gaps or max(gaps.values()) < FORMAT:
         return

@@ -7,6 +7,8 @@ from mllmtool.errors import DataError, some
 from mllmtool.evaluation.results import CheckpointRow, QuadrantRow, Results
 from mllmtool.evaluation.wording import percent, points, quadrant
 
+ROUNDING = 1e-9  # of a delta: 0.49 - 0.5 is a loss of a little more than 0.01
+
 
 class Chosen(NamedTuple):
     """A checkpoint and why it is chosen, in sentences."""
@@ -28,7 +30,7 @@ def best(results: Results, max_loss: float) -> Chosen:
     if not results.of(results.base.label, "original") or not results.of(results.base.label, "new"):
         raise DataError("best: needs original and new tasks, and the suite has one kind only")
     proven = [row for row in _gaining(results) if _room(results, row, max_loss) > 0]
-    seen = [row for row in _gaining(results) if _worst(results, row).delta >= -max_loss]
+    seen = [row for row in _gaining(results) if _worst(results, row).delta >= -max_loss - ROUNDING]
     allowed = points(max_loss).removeprefix("+")
     for rows, claim in (
         (proven, f"a loss beyond {allowed} is ruled out in every quadrant of the original tasks"),
@@ -39,8 +41,10 @@ def best(results: Results, max_loss: float) -> Chosen:
             reasons = (*_gain(results, chosen), f"{claim}: {_bound(results, chosen)}")
             return Chosen(chosen.label, (*reasons, *_passed_over(results, chosen)))
     refused = some([f"{row.label} {_bound(results, row)}" for row in _gaining(results)])
-    reason = f"no checkpoint that gains on the new tasks loses at most {allowed}"
-    return Chosen(results.base.label, (f"{reason}: {refused}" if refused else reason,))
+    reason = f"no checkpoint that gains on the new tasks loses at most {allowed}: {refused}"
+    if not refused:
+        reason = "no checkpoint gains on the new tasks"
+    return Chosen(results.base.label, (reason,))
 
 
 def _gaining(results: Results) -> list[CheckpointRow]:

@@ -1,11 +1,15 @@
 """The sentences follow from the figures, and change with them."""
 
+from dataclasses import replace
+
 import pytest
 from answers_factory import checkpoint, marks, results_of, task_answers
 
+from mllmtool.data.suites import NO_OPTION
 from mllmtool.evaluation.findings import Point, above, find, interpolations
 from mllmtool.evaluation.results import Results
 from mllmtool.evaluation.wording import listed, percent, points, quadrant, span
+from mllmtool.metrics.scores import Answered
 from mllmtool.metrics.statistics import Interval
 
 N = 400
@@ -77,6 +81,23 @@ def test_nothing_kept_nothing_of_format() -> None:
         "No checkpoint kept every quadrant of the original tasks at a margin of 2.0 pp"
     )
     assert set(found) == {"best trade", "loses most", "kept"}
+
+
+def test_a_loss_where_there_are_no_options_is_none_of_format() -> None:
+    right = {"base": "1" * N, "ft": "1" * N}
+    asked = task_answers("asked", "ood/ood", right, type="exact", answer=None)
+    said = {
+        label: [Answered("open", (), NO_OPTION, text, (), ("yes",))] * N
+        for label, text in (("base", "yes"), ("ft", "no"))
+    }
+    results = results_of(
+        task_answers("new", "id/id", right, role="new"),
+        task_answers("chosen", "ood/ood", right),
+        replace(asked, answers=said),
+    )
+    (lost,) = results.of("ft", "original")
+    assert (lost.verdict, lost.delta, lost.likelihood_delta) == ("forgot", -0.5, 0.0)
+    assert "format" not in texts(results)
 
 
 def test_a_target_much_lower_is_no_trade() -> None:
