@@ -12,6 +12,7 @@ import string
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -71,7 +72,7 @@ class Item(BaseModel):
     id: Annotated[str, Field(min_length=1)]
     images: tuple[str, ...] = ()
     question: str = ""
-    options: Annotated[tuple[str, ...], Field(min_length=2, max_length=len(LETTERS))] = ()
+    options: Annotated[tuple[str, ...], Field(min_length=2)] = ()
     answer: Annotated[int, Field(strict=True, ge=0)] = NO_OPTION
     answers: tuple[str, ...] = ()
     class_name: str | None = None
@@ -92,11 +93,17 @@ class Item(BaseModel):
             return values
         if values.get("options"):
             place = LETTERS.find(answer.strip()) if len(answer.strip()) == 1 else NO_OPTION
-            return values if place == NO_OPTION else {**values, "answer": place}
+            if place == NO_OPTION:
+                raise ValueError(
+                    f"answer: {answer!r} is no letter from A to Z; write that, or the index"
+                )
+            return {**values, "answer": place}
         return {"answers": [answer], **{k: v for k, v in values.items() if k != "answer"}}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if not self.options and self.answer != NO_OPTION:
+            raise ValueError(f"answer: {self.answer} is an index, without options; write a text")
         if bool(self.options) == bool(self.answers):
             raise ValueError(
                 "has no options and no answers"
@@ -149,6 +156,11 @@ class TaskFile(Strict):
         return self.prompt or shown
 
     @property
+    def lettered(self) -> bool:
+        """Whether options have letters, in the prompt or as answers."""
+        return "{options}" in self.template and "{letter}" in self.options_style
+
+    @property
     def form(self) -> AnswerForm:
         """What a right response is."""
         return self.answer or "open"
@@ -175,7 +187,11 @@ class TaskFile(Strict):
         fields = named_fields("prompt", self.template, self._known)
         if self.answer == "letter" and "options" not in fields:
             raise ValueError("prompt: lacks {options}, and answer is letter")
-        named_fields("options_style", self.options_style, {"letter", "text"})
+        style = named_fields("options_style", self.options_style, {"letter", "text"})
+        if self.answer == "letter" and "letter" not in style:
+            raise ValueError("options_style: lacks {letter}, and answer is letter")
+        if any(IMAGE_MARK in text for text in (self.template, self.options_style)):
+            raise ValueError(f"prompt: holds {IMAGE_MARK}; images are put in front by the task")
         self._check_metrics()
         return self
 
@@ -282,7 +298,7 @@ class Task:
 
     def _options(self, item: Item) -> str:
         style = self.file.options_style
-        pairs = zip(LETTERS, item.options, strict=False)
+        pairs = zip_longest(LETTERS[: len(item.options)], item.options)
         return "\n".join(style.format(letter=letter, text=text) for letter, text in pairs)
 
 
@@ -331,10 +347,9 @@ def _read_task(path: Path) -> Task:
 
 def _read_items(path: Path, file: TaskFile) -> Iterator[Item]:
     lines: dict[str, int] = {}
-    asks = "{question}" in file.template
     for line, values in read_jsonl(path):
         item: Item = parse_line(Item, values, f"{path}:{line}")
-        if (wrong := _unfit(item, file.type, asks)) is not None:
+        if (wrong := _unfit(item, file)) is not None:
             raise DataError(f"{path}:{line}: {wrong}")
         if item.id in lines:
             raise DataError(f"{path}:{line}: id {item.id!r} is also that of line {lines[item.id]}")
@@ -342,13 +357,25 @@ def _read_items(path: Path, file: TaskFile) -> Iterator[Item]:
         yield item
 
 
-def _unfit(item: Item, kind: TaskType, asks: bool) -> str | None:
-    """What an item lacks, or has too much, for a task of its type."""
+def _unfit(item: Item, file: TaskFile) -> str | None:
+    """What an item lacks, or has too much, for its task."""
+    kind = file.type
     if (kind == "mcq") != bool(item.options):
         return f"has {'answers' if kind == 'mcq' else 'options'}, and type is {kind}"
-    if asks and not item.question.strip():
+    if file.lettered and len(item.options) > len(LETTERS):
+        return f"has {len(item.options)} options, and there are {len(LETTERS)} letters"
+    if file.answer == "text" and (twins := _twins(item)):
+        return f"options {' and '.join(map(str, twins))} are the same text, and one is the answer"
+    if "{question}" in file.template and not item.question.strip():
         return "question: is empty, and the prompt shows it"
     return "has images, and type is text" if kind == "text" and item.images else None
+
+
+def _twins(item: Item) -> list[int]:
+    """The options that the right one cannot be told from; case and white space do not tell."""
+    texts = [" ".join(text.casefold().split()) for text in item.options]
+    same = [place for place, text in enumerate(texts) if text == texts[item.answer]]
+    return same if len(same) > 1 else []
 
 
 def _digest(paths: Sequence[Path]) -> str:

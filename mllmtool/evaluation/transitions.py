@@ -121,8 +121,8 @@ def _card(
 
 def _options(one: TaskAnswers, item: Item) -> Iterator[tuple[str, bool]]:
     by_letter = one.task.file.answer == "letter"
-    for letter, place, text in zip(LETTERS, range(len(item.options)), item.options, strict=False):
-        yield f"{letter}. {text}" if by_letter else text, place == item.answer
+    for place, text in enumerate(item.options):
+        yield f"{LETTERS[place]}. {text}" if by_letter else text, place == item.answer
 
 
 def _short(text: str) -> str:

@@ -158,6 +158,11 @@ TASK_MISTAKES: list[tuple[dict[str, Any], str]] = [
         "prompt: unknown field {options}; fields are {question}",
     ),
     ({"prompt": "{question}"}, "prompt: lacks {options}, and answer is letter"),
+    ({"options_style": "{text}"}, "options_style: lacks {letter}, and answer is letter"),
+    (
+        {"prompt": "<image>{question}{options}"},
+        "prompt: holds <image>; images are put in front by the task",
+    ),
     (
         {"options_style": "{}. {text}"},
         "options_style: unknown field {}; fields are {letter}, {text}",
@@ -177,7 +182,10 @@ ITEM_MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"answer": 5}, "answer 5 is not among 5 options"),
     ({"answer": True}, "answer: Input should be a valid integer"),
     ({"answer": "F"}, "answer 5 is not among 5 options"),
-    ({"answer": "red"}, "answer: Input should be a valid integer"),
+    ({"answer": "red"}, "answer: 'red' is no letter from A to Z; write that, or the index"),
+    ({"answer": "b"}, "answer: 'b' is no letter from A to Z; write that, or the index"),
+    ({"options": [], "answer": 2}, "answer: 2 is an index, without options; write a text"),
+    ({"options": [str(n) for n in range(27)]}, "has 27 options, and there are 26 letters"),
     ({"options": ["red"]}, "options: Tuple should have at least 2 items after validation, not 1"),
     ({"options": ["red", " "], "answer": 0}, "an option is empty"),
     ({"answers": ["red"]}, "has both options and answers"),
@@ -196,6 +204,29 @@ def test_item_mistakes(suite: Path, keys: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError) as caught:
         read_suite(suite)
     assert str(caught.value) == f"{items}:2: {message}"
+
+
+def test_options_that_read_alike_have_no_right_one(suite: Path) -> None:
+    options = ["One", "two", "one "]
+    items = change_line(suite.parent / "tasks/sums.jsonl", 2, options=options, answer=2)
+    with pytest.raises(DataError) as caught:
+        read_suite(suite)
+    message = "options 0 and 2 are the same text, and one is the answer"
+    assert str(caught.value) == f"{items}:2: {message}"
+
+
+def test_where_no_letter_is_shown_there_may_be_any_number_of_options(suite: Path) -> None:
+    options = [f"number {n}" for n in range(30)]
+    change_line(suite.parent / "tasks/sums.jsonl", 2, options=options, answer=29)
+    task = read_suite(suite).tasks[-1]
+    assert task.answers(task.items[1])[29] == "number 29"
+    shown = {"prompt": "{question}\n{options}", "options_style": "- {text}"}
+    change(suite.parent / "tasks/sums.yaml", **shown)
+    task = read_suite(suite).tasks[-1]
+    assert str(task.sample(task.items[1]).messages[0].content).endswith("\n- number 29")
+    change(suite.parent / "tasks/sums.yaml", options_style=None)
+    with pytest.raises(DataError, match="has 30 options, and there are 26 letters"):
+        read_suite(suite)
 
 
 def test_a_line_that_is_not_json(suite: Path) -> None:
