@@ -8,8 +8,8 @@ whole forward pass an option, of which 16 a question are measured and scaled to 
 seconds of both, their ratio, the largest difference.
 
 `checkpoints`: one checkpoint and five that differ in the language part alone, each a run of the
-command. Here vision has twice the work of language; what is saved is all of vision's share and all
-that is prepared once, so that other proportions give other figures.
+command. Vision has 25 million parameters, language 14; what is saved is all of vision's share, the
+self-check and all that is prepared once, so that other proportions give other figures.
 
 `kills`: the command on a small model, killed at 20 random moments with 1, 2 and 3 processes, then
 let through. Its report must be that of a run which nobody killed, with every item once.
@@ -112,8 +112,8 @@ def question(encoder: Encoder, folder: Path, item: int, number: int) -> Question
 
 def checkpoints(folder: Path) -> None:
     """Five checkpoints against one."""
-    base = llava(folder / "base", (512, 12), (448, 7))
-    suite = suite_factory.colour_suite(folder / "suite", number=12)
+    base = llava(folder / "base", (512, 8), (384, 6))
+    suite = suite_factory.colour_suite(folder / "suite", number=8)
     names = ("colour-letter", "other-letter", "colour-open")
     suite_factory.change(suite, tasks=[f"tasks/{name}.yaml" for name in names])
     tuned = []
