@@ -152,21 +152,27 @@ def _read_table(path: Path, columns: Columns, into: Path | None) -> LabelledImag
     table = open_table(path)
     needed = (columns.image, columns.label, *columns.fields)
     if table.columns is not None:
-        _check_columns(table.columns, needed, str(path))
+        _check_columns(table.columns, columns, str(path))
     wanted = [name for name in table.columns or () if name in {*needed, "id"}]
     reader = _RowReader(table, columns, into)
     for where, row in table.read(wanted):
-        _check_columns(tuple(row), needed, where)
+        _check_columns(tuple(row), columns, where)
         reader.add(row, where)
     if not reader.images:
         raise DataError(f"{path}: holds no images")
     return LabelledImages(reader.root, tuple(reader.images.values()), duplicates=reader.duplicates)
 
 
-def _check_columns(columns: Sequence[str], needed: Sequence[str], where: str) -> None:
-    missing = next((name for name in needed if name not in columns), None)
+def _check_columns(found: Sequence[str], columns: Columns, where: str) -> None:
+    needed = {columns.image: "; name one with --image-column"}
+    needed |= {columns.label: "; name one with --label-column"}
+    needed |= dict.fromkeys(columns.fields, "")
+    missing = next((name for name in needed if name not in found), None)
     if missing is not None:
-        raise DataError(f"{where}: has no column {missing!r}; its columns are {', '.join(columns)}")
+        raise DataError(
+            f"{where}: has no column {missing!r}; its columns are {', '.join(found)}"
+            f"{needed[missing]}"
+        )
 
 
 class _RowReader:

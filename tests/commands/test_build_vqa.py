@@ -221,7 +221,7 @@ FAILURES: dict[str, tuple[int, list[dict[str, Any]], list[str], str]] = {
         3,
         [{"image": "x"}],
         [],
-        "FILE:1: has no column 'class_name'; its columns are image",
+        "FILE:1: has no column 'class_name'; its columns are image; name one with --label-column",
     ),
     "a class with a mark": (
         3,

@@ -211,7 +211,8 @@ WRONG_CSV: dict[str, tuple[str, list[str], str]] = {
     "no such column": (
         "file,label\nimg/0.png,cat\n",
         ["--image-column", "file"],
-        "FILE: has no column 'class_name'; its columns are file, label",
+        "FILE: has no column 'class_name'; its columns are file, label;"
+        " name one with --label-column",
     ),
     "a cell too few": (
         HEAD + "img/0.png,cat\nimg/1.png\n",
@@ -302,7 +303,7 @@ WRONG_PARQUET: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "another column": (
         {"image": ["x"], "x": [1]},
-        "FILE: has no column 'class_name'; its columns are image, x",
+        "FILE: has no column 'class_name'; its columns are image, x; name one with --label-column",
     ),
 }
 
