@@ -14,6 +14,7 @@ from typing import Any, Self
 from mllmtool.errors import ConfigError, DataError, some
 
 STATE, SPLITS, INFO = "state.json", "dataset_dict.json", "dataset_info.json"
+SUFFIXES = (".parquet", ".arrow")
 BATCH = 128  # rows in memory at once, with their pictures
 
 
@@ -44,14 +45,34 @@ class Arrow:
         features = _features(schemas[0].metadata or {}, path / INFO)
         return cls(tuple(files), tuple(schemas[0].names), _class_names(features))
 
-    def rows(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Rows of these columns, each with its file and its number there, from 0 on."""
+    def rows(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Rows of these columns, or of all, each with its file and its number there, from 0 on."""
+        columns = self.columns if columns is None else columns
         for file in self.files:
             number = 0
             for batch in _batches(file, columns):
                 for row in batch.to_pylist():
                     yield f"{file} (row {number})", row
                     number += 1
+
+
+def in_columns(path: Path) -> bool:
+    """Whether rows lie in columns: Parquet, Arrow, or a folder."""
+    return path.suffix.lower() in SUFFIXES or path.is_dir()
+
+
+def pyarrow_for(path: Path) -> Any:
+    """The library that a file needs.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ConfigError(f"{path}: needs pyarrow; pip install 'mllmtool[parquet]'") from error
+    return pyarrow
 
 
 def is_arrow_folder(path: Path) -> bool:
@@ -62,13 +83,13 @@ def is_arrow_folder(path: Path) -> bool:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    if (path / SPLITS).is_file():
-        splits = _json(path / SPLITS).get("splits")
-        names = some([str(name) for name in splits]) if isinstance(splits, list) else "none"
-        raise DataError(f"{path}: holds the splits {names}; name the folder of one")
     if (path / STATE).is_file():
         return _state_files(path)
+    if folders := sorted(state.parent.name for state in path.glob(f"*/{STATE}")):
+        raise DataError(f"{path}: holds the splits {some(folders)}; name the folder of one")
     files = sorted(path.glob("*.parquet"))
+    if not files:
+        raise DataError(f"{path}: is a folder without {STATE} of `datasets` or Parquet files")
     splits = sorted({file.name.split("-")[0] for file in files if "-of-" in file.name})
     if len(splits) > 1:
         raise DataError(f"{path}: holds the splits {some(splits)}; name a file, or a folder of one")
@@ -107,11 +128,7 @@ def _batches(path: Path, columns: Sequence[str]) -> Iterator[Any]:
 @contextmanager
 def _reading(path: Path) -> Iterator[Any]:
     """Pyarrow, whose failures are said of `path`."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ConfigError(f"{path}: needs pyarrow; pip install 'mllmtool[parquet]'") from error
+    pyarrow = pyarrow_for(path)
     try:
         yield pyarrow
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:

@@ -7,7 +7,6 @@ Parquet, Arrow and zstd need pyarrow, the extra `parquet`.
 import glob
 import gzip
 import hashlib
-import json
 import os
 import shutil
 import zlib
@@ -17,13 +16,11 @@ from typing import Any, BinaryIO
 
 from pydantic_core import PydanticSerializationError, to_json
 
+from mllmtool.data.arrow import Arrow, in_columns, pyarrow_for
 from mllmtool.data.formats import IMAGE_KEYS
 from mllmtool.data.splitting import Layout, layout
-from mllmtool.errors import ConfigError, DataError
+from mllmtool.errors import DataError
 from mllmtool.reports import file_sha256
-
-STATE = "state.json"  # of a folder that `datasets` saved
-BATCH = 256
 
 
 def find_files(pattern: str) -> list[Path]:
@@ -40,11 +37,6 @@ def find_files(pattern: str) -> list[Path]:
     return [Path(name) for name in found]
 
 
-def is_table(path: Path) -> bool:
-    """Whether rows lie in columns: Parquet, or a folder."""
-    return path.suffix == ".parquet" or path.is_dir()
-
-
 def open_layout(path: Path, spool: Path) -> Layout:
     """The layout of a file, which is unpacked into the folder `spool` unless it is plain.
 
@@ -52,10 +44,10 @@ def open_layout(path: Path, spool: Path) -> Layout:
         DataError: it cannot be read, or is cut off.
     """
     plain = path
-    if is_table(path) or path.suffix in OPENERS:
+    if in_columns(path) or path.suffix in OPENERS:
         spool.mkdir(exist_ok=True)
         plain = spool / f"{len(list(spool.iterdir()))}.jsonl"
-        (_unpack_table if is_table(path) else _unpack_stream)(path, plain)
+        (_unpack_table if in_columns(path) else _unpack_stream)(path, plain)
     return layout(plain, str(path))
 
 
@@ -78,42 +70,15 @@ def stamp(path: Path) -> tuple[tuple[int, int], ...]:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
-def table_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file, or of a folder saved by `datasets`.
+def table_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a table in columns, each with its file and its number there.
 
     Raises:
         DataError: it cannot be read, or embeds images.
     """
-    arrow = pyarrow_for(path)
-    try:
-        number = 0
-        for batch in _batches(path):
-            for row in batch.to_pylist():
-                _check_embedded(row, f"{path} (row {number})")
-                number += 1
-                yield row
-    except (OSError, ValueError, KeyError, TypeError, arrow.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-
-
-def _batches(path: Path) -> Iterator[Any]:
-    if path.is_dir():
-        if not (path / STATE).is_file():
-            splits = sorted(state.parent.name for state in path.glob(f"*/{STATE}"))
-            hint = f"; name one of its splits {', '.join(splits)}" if splits else ""
-            raise DataError(f"{path}: is no folder that datasets saved, without {STATE}{hint}")
-        from pyarrow import ipc, memory_map
-
-        for file in json.loads((path / STATE).read_text())["_data_files"]:
-            name = Path(file["filename"]).name  # in the folder, whatever it says
-            with memory_map(str(path / name)) as source:
-                for batch in ipc.open_stream(source):
-                    yield from (batch[at : at + BATCH] for at in range(0, len(batch), BATCH))
-        return
-    from pyarrow import parquet
-
-    with parquet.ParquetFile(path) as file:
-        yield from file.iter_batches(batch_size=BATCH)
+    for where, row in Arrow.open(path).rows():
+        _check_embedded(row, where)
+        yield where, row
 
 
 def _check_embedded(row: dict[str, Any], where: str) -> None:
@@ -130,11 +95,11 @@ def _check_embedded(row: dict[str, Any], where: str) -> None:
 
 def _unpack_table(path: Path, plain: Path) -> None:
     with plain.open("wb") as out:
-        for number, row in enumerate(table_rows(path)):
+        for where, row in table_rows(path):
             try:
                 out.write(to_json(row) + b"\n")
             except PydanticSerializationError as error:
-                raise DataError(f"{path} (row {number}): is not JSON ({error})") from error
+                raise DataError(f"{where}: is not JSON ({error})") from error
 
 
 def _unpack_stream(path: Path, plain: Path) -> None:
@@ -161,19 +126,6 @@ def _open_zstd(path: Path) -> Any:
 
 
 OPENERS = {".gz": _open_gzip, ".zst": _open_zstd}
-
-
-def pyarrow_for(path: Path) -> Any:
-    """The library that a file needs.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise ConfigError(f"{path}: needs pyarrow; pip install 'mllmtool[parquet]'") from error
-    return pyarrow
 
 
 def _files_in(folder: Path) -> list[Path]:

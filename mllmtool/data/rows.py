@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mllmtool.context import Context
+from mllmtool.data.arrow import in_columns
 from mllmtool.data.checks import ROW, Checks, Fields
-from mllmtool.data.files import is_table, sha256_of, stamp
+from mllmtool.data.files import sha256_of, stamp
 from mllmtool.data.parallel import Workers
 from mllmtool.data.splitting import Layout, Span, position, ranges, rows_in
 from mllmtool.errors import DataError
@@ -161,7 +162,7 @@ def _joined(
 
 def row_place(part: Part, begin: int, number: int) -> str:
     """`file:line` of a row of a file; where lines say little, with its number."""
-    if is_table(part.path):
+    if in_columns(part.path):
         return f"{part.path} (row {number})"
     place = position(part.layout, begin)
     return f"{place} (row {number})" if part.layout.is_array else place

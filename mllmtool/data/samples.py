@@ -17,7 +17,8 @@ from pydantic_core import from_json
 
 from mllmtool.configs.mix_data import Format
 from mllmtool.data import formats
-from mllmtool.data.files import is_table, open_layout, table_rows
+from mllmtool.data.arrow import in_columns
+from mllmtool.data.files import open_layout, table_rows
 from mllmtool.data.splitting import all_rows
 from mllmtool.errors import DataError
 from mllmtool.reports import read_report
@@ -119,8 +120,8 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         DataError: the file cannot be read, or a row is not a JSON object.
     """
-    if is_table(path):
-        yield from ((f"{path} (row {i})", row) for i, row in enumerate(table_rows(path)))
+    if in_columns(path):
+        yield from table_rows(path)
         return
     with TemporaryDirectory() as folder:
         shape = open_layout(path, Path(folder))

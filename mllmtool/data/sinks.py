@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from pydantic_core import from_json
 
-from mllmtool.data.files import pyarrow_for
+from mllmtool.data.arrow import pyarrow_for
 from mllmtool.data.texts import as_text
 
 COLUMNS = ("id", "images", "messages", "_mix")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mllmtool.data.arrow import Arrow, is_arrow_folder
+from mllmtool.data.arrow import Arrow, in_columns, is_arrow_folder
 from mllmtool.data.samples import read_jsonl
 from mllmtool.errors import DataError
 
@@ -40,7 +40,7 @@ def open_table(path: Path) -> Table:
         DataError: it cannot be read, or two columns have one name.
     """
     suffix = path.suffix.lower()
-    if path.is_dir() or suffix in (".parquet", ".arrow"):
+    if in_columns(path):
         arrow = Arrow.open(path)
         return Table(path, arrow.columns, arrow.rows, arrow.class_names)
     if suffix in DELIMITERS:

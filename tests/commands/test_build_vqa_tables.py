@@ -343,7 +343,7 @@ def test_folders_that_datasets_did_not_save_whole(tmp_path: Path) -> None:
     (tmp_path / "all/dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     assert fails(tmp_path, tmp_path / "all", "--label-column", "label") == (
         3,
-        "mllmtool: FILE: holds the splits train, test; name the folder of one\n",
+        "mllmtool: FILE: holds the splits train; name the folder of one\n",
     )
     (split / "state.json").write_text('{"_data_files": [{"filename": "../../x.arrow"}]}')
     assert fails(tmp_path, split, "--label-column", "label") == (

@@ -178,8 +178,13 @@ def write_file(folder: Path, name: str) -> Path:
         path.write_bytes(pa.compress(LINES.encode(), "zstd", asbytes=True))
     elif name.endswith(".gz"):
         path.write_bytes(gzip.compress((array if ".json." in name else LINES).encode()))
-    elif name.endswith(".parquet"):
+    elif name.lower().endswith(".parquet"):
         parquet.write_table(pa.Table.from_pylist(ROWS), path)
+    elif name == "hub":
+        path.mkdir()
+        for number, rows in enumerate((ROWS[:1], ROWS[1:])):
+            file = path / f"train-{number:05}-of-00002.parquet"
+            parquet.write_table(pa.Table.from_pylist(rows), file)
     elif name == "folder":
         datasets = pytest.importorskip("datasets")
         datasets.Dataset.from_list(ROWS).save_to_disk(path)
@@ -195,7 +200,9 @@ PLACES = {
     "s.json.gz": "{} (row 1)",
     "s.jsonl.zst": "{}:2",
     "s.parquet": "{} (row 1)",
-    "folder": "{} (row 1)",
+    "S.PARQUET": "{} (row 1)",
+    "folder": "{}/data-00000-of-00001.arrow (row 1)",
+    "hub": "{}/train-00001-of-00002.parquet (row 0)",
 }
 
 
@@ -243,6 +250,22 @@ def test_a_folder_without_rows_names_its_splits(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         list(locate_samples(tmp_path / "d"))
     assert str(caught.value) == (
-        f"{tmp_path}/d: is no folder that datasets saved, without state.json;"
-        " name one of its splits test, train"
+        f"{tmp_path}/d: holds the splits test, train; name the folder of one"
     )
+
+
+def test_a_folder_of_nothing_known(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    with pytest.raises(DataError) as caught:
+        list(locate_samples(tmp_path / "d"))
+    assert str(caught.value) == (
+        f"{tmp_path}/d: is a folder without state.json of `datasets` or Parquet files"
+    )
+
+
+def test_a_state_that_leads_out_of_its_folder(tmp_path: Path) -> None:
+    path = write_file(tmp_path, "folder")
+    (path / "state.json").write_text('{"_data_files": [{"filename": "../x.arrow"}]}')
+    with pytest.raises(DataError) as caught:
+        list(locate_samples(path))
+    assert str(caught.value) == f"{path}/state.json: names no data files beside it"
