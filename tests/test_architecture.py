@@ -15,7 +15,7 @@ ONLY_IN = {
     "peft": {"training"},
     "typer": {"cli"},
     "yaml": {"cli", "configs", "data", "evaluation", "training"},
-    "matplotlib": {"evaluation", "tailoring", "training"},
+    "matplotlib": {"evaluation", "fusion", "tailoring", "training"},
     "jinja2": {"evaluation"},
 }
 

@@ -1,7 +1,9 @@
 """`diff`: which parts and tensors differ between two checkpoints, and by how much."""
 
 import json
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mllmtool.checkpoints import Checkpoint
@@ -9,20 +11,27 @@ from mllmtool.checkpoints.difference import Difference, compare, total
 from mllmtool.checkpoints.workers import in_order
 from mllmtool.configs.base import PARTS
 from mllmtool.configs.diff import DiffConfig
-from mllmtool.errors import CheckpointError
+from mllmtool.errors import CheckpointError, OutputError
+from mllmtool.fusion.places import by_block
 from mllmtool.models.parts import part_of
 from mllmtool.runner import Shown
 
 HEADINGS = {"entries": ",d", "changed": ".2%", "relative_l2": ".3g", "max": ".3g"}
 UNKNOWN = "other"  # tensors of no known part
-
-
 DIFFERENT = 1  # exit status, as of diff(1)
 
 
 def show(config: DiffConfig) -> Shown:
-    """A table, or the same as JSON. A change is measured from A."""
+    """A table, or the same as JSON. A change is measured from A.
+
+    Raises:
+        OutputError: the picture's file exists, or cannot be written.
+    """
+    if config.plot and os.path.lexists(config.plot):
+        raise OutputError(f"{config.plot}: exists; choose another --plot, or remove it")
     found = _findings(Checkpoint.open(config.a), Checkpoint.open(config.b), config.workers)
+    if config.plot:
+        _draw(found["blocks"], Path(config.plot))
     text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
     return Shown(text if config.json_output else _text(found), 0 if found["equal"] else DIFFERENT)
 
@@ -45,8 +54,22 @@ def _findings(a: Checkpoint, b: Checkpoint, workers: int) -> dict[str, Any]:
         "equal": not differing and not any(odd.values()),
         **odd,
         "parts": _by_part(differences),
+        "blocks": by_block(differences, total, _part),
         "tensors": {name: found.describe() for name, found in differing.items()},
     }
+
+
+def _draw(blocks: Sequence[dict[str, Any]], path: Path) -> None:
+    from mllmtool.fusion.plots import draw_depth  # slow to import
+
+    hidden = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draw_depth(blocks, hidden)
+        hidden.rename(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        hidden.unlink(missing_ok=True)
 
 
 def _pairs(a: Checkpoint, b: Checkpoint, names: Sequence[str], field: str) -> dict[str, list[Any]]:

@@ -25,6 +25,7 @@ from mllmtool.fusion import (
 )
 from mllmtool.fusion.method import Method
 from mllmtool.fusion.needs import check_disk, memory, seconds, within
+from mllmtool.fusion.places import by_block, by_module
 from mllmtool.fusion.scope import chosen, factors
 from mllmtool.fusion.statistics import Moments, open_diagonal
 from mllmtool.models.parts import part_of
@@ -43,6 +44,7 @@ def run(config: FuseConfig, context: Context, into: Path) -> Made:
     prepared = method_of(config).prepare(inputs)
     drifts, hashes = fuse(inputs, prepared, writer)
     copy_sidecars(inputs.base.path, into)
+    _draw(drifts, into)
     if config.method == "tailor":
         _warn_of_dense(drifts, config, context)
     return Made(
@@ -51,6 +53,7 @@ def run(config: FuseConfig, context: Context, into: Path) -> Made:
             "method": {**_method(config, inputs), **prepared.findings},
             "unchanged": {**_by_part(inputs.base, copied), **_proof(inputs.base, into, copied)},
             "parts": _drift_by_part(drifts),
+            "blocks": by_block(drifts, total, part_of),
             "tensors": {name: drift.describe() for name, drift in drifts.items()},
         },
         run={},
@@ -172,6 +175,12 @@ def _drift_by_part(drifts: Mapping[str, Drift]) -> dict[str, Any]:
         part: [drift for name, drift in drifts.items() if part_of(name) == part] for part in PARTS
     }
     return {part: total(found).describe() for part, found in members.items() if found}
+
+
+def _draw(drifts: Mapping[str, Drift], into: Path) -> None:
+    from mllmtool.fusion.plots import HEAT_MAP_NAME, draw_heat_map  # slow to import
+
+    draw_heat_map(by_module(drifts, total), into / HEAT_MAP_NAME)
 
 
 def _warn_of_dense(drifts: Mapping[str, Drift], config: FuseConfig, context: Context) -> None:

@@ -15,4 +15,8 @@ class DiffConfig(Config):
     json_output: Annotated[
         bool, Field(description="print JSON instead of a table", json_schema_extra={"flag": "json"})
     ] = False
+    plot: Annotated[
+        str | None,
+        Field(description="PNG file to make: change and share of changed entries by depth"),
+    ] = None
     workers: Annotated[int, Field(description="threads", ge=1, le=64)] = 1

@@ -65,8 +65,44 @@ def test_json(tmp_path: Path) -> None:
             "vision": {"tensors": 1, "differing": 1, **change},
             "language": {"tensors": 2, "differing": 0, **still},
         },
+        "blocks": [],
         "tensors": {"vision_tower.w": change},
     }
+
+
+def test_blocks_by_depth_and_their_picture(tmp_path: Path) -> None:
+    names = [f"model.layers.{i}.mlp.{m}_proj.weight" for i in range(11) for m in ("up", "down")]
+    a = {name: torch.tensor([3.0, 4.0]) for name in names}
+    b = {**a, "model.layers.10.mlp.up_proj.weight": torch.tensor([3.0, 5.0])}
+    paths = [save_checkpoint(tmp_path / name, t) for name, t in (("a", a), ("b", b))]
+    found = json.loads(mllmtool("diff", *paths, "--json", "--plot", tmp_path / "one.png").out)
+    assert [row["block"] for row in found["blocks"]] == list(range(11))
+    assert found["blocks"][10] == {
+        "part": "language",
+        "stack": "model.layers",
+        "block": 10,
+        "entries": 4,
+        "relative_l2": 0.141421,
+        "max": 1.0,
+        "changed": 0.25,  # 1 / sqrt 50
+    }
+    again = mllmtool("diff", tmp_path / "a", tmp_path / "b", "--plot", tmp_path / "two.png")
+    assert again.status == 1
+    one, two = ((tmp_path / name).read_bytes() for name in ("one.png", "two.png"))
+    assert one == two
+    assert one.startswith(b"\x89PNG")
+
+
+def test_a_picture_that_cannot_be_made(tmp_path: Path) -> None:
+    paths = [save_checkpoint(tmp_path / name, A) for name in "ab"]
+    for plot, reason in (
+        (tmp_path / "a", "exists; choose another --plot, or remove it"),
+        (tmp_path / "no/p.png", "cannot be written: No such file or directory"),
+    ):
+        done = mllmtool("diff", *paths, "--plot", plot)
+        assert (done.status, done.out) == (4, "")
+        assert done.err == f"mllmtool: {plot}: {reason}\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
 
 
 def test_tensors_that_do_not_line_up(tmp_path: Path) -> None:

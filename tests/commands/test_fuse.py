@@ -23,6 +23,7 @@ from mllmtool.fusion import METHODS
 from mllmtool.fusion.needs import check_disk
 
 WEIGHTS = "model.safetensors"
+BLOCKS = "language_model.model.layers"
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_a_fused_llava_loads_and_equals_a_merge_in_memory(
         assert same_bits(model.state_dict()[name], expected), name
     ours, theirs = (transformers.AutoProcessor.from_pretrained(path) for path in (out, llava))
     assert ours.tokenizer.get_vocab() == theirs.tokenizer.get_vocab()
-    names = {path.name for path in llava.iterdir()} | {"report.json"}
+    names = {path.name for path in llava.iterdir()} | {"report.json", "drift.png"}
     assert {path.name for path in out.iterdir()} == names
 
 
@@ -170,6 +171,18 @@ def test_the_report(tmp_path: Path, llava: Path, tuned: list[Path]) -> None:
         for key, value in expected.items():
             close = None if value is None else pytest.approx(float(value), rel=1e-4, abs=1e-6)
             assert drift[key] == close, (name, key)
+    row = report["results"]["blocks"][0]
+    assert (row["part"], row["stack"], row["block"]) == ("language", BLOCKS, 0)
+    inside = [name for name in base if name.startswith(f"{BLOCKS}.0.")]
+    squares = [
+        sum(float(x.double().norm()) ** 2 for x in xs)
+        for xs in (
+            [fused[name].double() - base[name].double() for name in inside],
+            [base[name] for name in inside],
+        )
+    ]
+    assert row["relative_l2"] == pytest.approx((squares[0] / squares[1]) ** 0.5, rel=1e-4)
+    assert row["entries"] == sum(base[name].numel() for name in inside)
     entries = [part["entries"] for part in report["results"]["parts"].values()]
     kept = [part["kept"] for part in report["results"]["parts"].values()]
     share = np.average([k[0] for k in kept], weights=entries)
