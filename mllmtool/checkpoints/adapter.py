@@ -75,6 +75,11 @@ class AdaptedCheckpoint(Checkpoint):
         self._factors = lru_cache(maxsize=8)(self._load)
 
     @property
+    def folder(self) -> Path:
+        """The base's."""
+        return self.base.folder
+
+    @property
     def config(self) -> dict[str, Any]:
         """The base's `config.json`."""
         return self.base.config
@@ -215,6 +220,16 @@ class AdaptedCheckpoint(Checkpoint):
                     f"{self.path}: adapts {changed[0]}, and {self.base.path} holds a second copy"
                     " of it, as its config ties them; save the base without the copy"
                 )
+
+
+def open_tuned(path: str | Path, base: Checkpoint) -> Checkpoint:
+    """Open a checkpoint, or an adapter as the checkpoint that merging it into the base gives.
+
+    Raises:
+        CheckpointError: it is neither, or not whole.
+        MismatchError: the adapter is for another base.
+    """
+    return AdaptedCheckpoint(base, path) if is_adapter(path) else Checkpoint.open(path)
 
 
 def is_adapter(path: str | Path) -> bool:

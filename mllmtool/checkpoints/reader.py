@@ -102,6 +102,11 @@ class Checkpoint:
             raise CheckpointError(f"{path}: holds no tensors")
         return cls(path, places)
 
+    @property
+    def folder(self) -> Path:
+        """Where its config, tokenizer and processor lie."""
+        return self.path
+
     @cached_property
     def config(self) -> dict[str, Any]:
         """`config.json`.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mllmtool.checkpoints import Checkpoint
+from mllmtool.checkpoints.adapter import open_tuned
 from mllmtool.checkpoints.difference import Difference, compare, total
 from mllmtool.checkpoints.workers import in_order
 from mllmtool.configs.base import PARTS
@@ -29,7 +30,8 @@ def show(config: DiffConfig) -> Shown:
     """
     if config.plot and os.path.lexists(config.plot):
         raise OutputError(f"{config.plot}: exists; choose another --plot, or remove it")
-    found = _findings(Checkpoint.open(config.a), Checkpoint.open(config.b), config.workers)
+    a = Checkpoint.open(config.a)
+    found = _findings(a, open_tuned(config.b, a), config.workers)
     if config.plot:
         _draw(found["blocks"], Path(config.plot))
     text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"

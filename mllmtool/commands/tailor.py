@@ -177,7 +177,7 @@ def _inputs(config: TailorConfig, job: Job) -> list[Artifact]:
     files += [("anchor", job.anchor)] if job.anchor else []
     kept = [] if config.moments is None else [Path(config.moments) / INDEX_NAME]
     return [
-        *(Artifact(role=r, path=str(c.path), sha256=c.fingerprint()) for r, c in checkpoints),
+        *(Artifact(role=r, path=str(c.path), sha256=c.digest(c.names)) for r, c in checkpoints),
         *(Artifact(role="moments", path=str(p), sha256=file_sha256(p)) for p in kept),
         *(
             Artifact(role=r, path=str(d.file.path), sha256=file_sha256(d.file.path))

@@ -11,7 +11,10 @@ class DiffConfig(Config):
     """Print which parts and tensors differ between two checkpoints, and by how much."""
 
     a: Annotated[str, Field(description="checkpoint", json_schema_extra={"argument": True})]
-    b: Annotated[str, Field(description="checkpoint", json_schema_extra={"argument": True})]
+    b: Annotated[
+        str,
+        Field(description="checkpoint, or LoRA adapter of A", json_schema_extra={"argument": True}),
+    ]
     json_output: Annotated[
         bool, Field(description="print JSON instead of a table", json_schema_extra={"flag": "json"})
     ] = False

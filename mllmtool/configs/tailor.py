@@ -73,7 +73,10 @@ class TailorConfig(Config):
     pre: Annotated[str, Field(description="base checkpoint")]
     sft: Annotated[
         tuple[str, ...],
-        Field(description="fine-tuned checkpoint; repeated: patches are fused", min_length=1),
+        Field(
+            description="fine-tuned checkpoint or LoRA adapter; repeated: patches are fused",
+            min_length=1,
+        ),
     ]
     sparsity: Annotated[
         Share, Field(description="share of each task vector that is kept, the paper's name", gt=0)

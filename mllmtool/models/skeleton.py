@@ -64,7 +64,7 @@ class Skeleton:
 
 
 def _build(checkpoint: Checkpoint, dtype: torch.dtype) -> PreTrainedModel:
-    path = checkpoint.path
+    path = checkpoint.folder
     family = family_of(checkpoint.config, f"{path}/config.json")
     auto = AutoModelForImageTextToText if family.images else AutoModelForCausalLM
     try:

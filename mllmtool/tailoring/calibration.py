@@ -7,6 +7,7 @@ from random import Random
 
 from torch import Tensor
 
+from mllmtool.checkpoints.adapter import is_adapter
 from mllmtool.data.samples import Sample, images_root, read_samples
 from mllmtool.errors import ConfigError, DataError
 from mllmtool.models.encoding import Encoder
@@ -58,13 +59,16 @@ def given_samples(path: str, images: str | None) -> SampleFile:
 def training_samples(sft: Path, images: str | None) -> SampleFile:
     """The samples that a fine-tuned checkpoint's report says it was trained on.
 
-    Relative paths are tried from here, then from the report's folder.
+    An adapter's report is beside it or, as `finetune` writes it, one folder up. Relative paths are
+    tried from here, then from the report's folder.
 
     Raises:
         ConfigError: there is no report, or one that names no training data.
         DataError: the report cannot be read, or what it names is not there.
     """
     report = sft / REPORT_NAME
+    if is_adapter(sft) and not report.is_file():
+        report = sft.parent / REPORT_NAME
     if not report.is_file():
         raise ConfigError(
             f"--calibration: is required, as {sft} has no {REPORT_NAME} to name its training data"

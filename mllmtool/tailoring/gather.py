@@ -105,7 +105,7 @@ def _streams(config: TailorConfig, job: Job, learned: list[Learned]) -> list[Str
 
 
 def _stream(config: TailorConfig, job: Job, task: Task, learned: Learned, place: Place) -> Stream:
-    encoder = Encoder.load(task.checkpoint.path)
+    encoder = Encoder.load(task.checkpoint.folder)
     text = learned.skeleton.model.config.get_text_config()
     positions = getattr(text, "max_position_embeddings", None)
     samples = [

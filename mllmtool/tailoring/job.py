@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from mllmtool.checkpoints import Checkpoint, check_aligned
+from mllmtool.checkpoints.adapter import AdaptedCheckpoint, open_tuned
 from mllmtool.configs.tailor import TailorConfig
 from mllmtool.context import Context
 from mllmtool.errors import MismatchError
@@ -50,7 +51,7 @@ def open_job(config: TailorConfig, context: Context) -> Job:
     if config.moments is not None:
         MomentsReader.open(config.moments)
     pre = Checkpoint.open(config.pre)
-    tuned = [Checkpoint.open(path) for path in config.sft]
+    tuned = [open_tuned(path, pre) for path in config.sft]
     check_aligned(pre, tuned)
     data = [_calibration(config, context, place) for place in range(len(tuned))]
     anchor = None
@@ -81,7 +82,8 @@ def _beside(config: TailorConfig, context: Context, data: Data) -> Data | None:
 
 
 def _changed(pre: Checkpoint, sft: Checkpoint) -> frozenset[str]:
-    changed = frozenset(name for name in pre.names if not torch.equal(pre[name], sft[name]))
+    names = sft.adapted if isinstance(sft, AdaptedCheckpoint) else pre.names
+    changed = frozenset(name for name in names if not torch.equal(pre[name], sft[name]))
     if not changed:
         raise MismatchError(f"{sft.path}: equals {pre.path} in every tensor; nothing to tailor")
     return changed
