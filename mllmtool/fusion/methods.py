@@ -95,6 +95,7 @@ METHODS: dict[FuseMethod, Method] = {
         defaults="density 0.14, gamma 0.01: all but the largest 15 % dropped, and 1 %; scale 0.2",
         reads={"density": 0.14, "gamma": 0.01, "scale": 0.2},
         check=leaves_room,
+        cost=2.4,
     ),
     "consensus": Method(
         at_once(consensus),
@@ -109,6 +110,7 @@ METHODS: dict[FuseMethod, Method] = {
         paper="Du et al. 2024, Parameter competition balancing",
         defaults="density 0.1, scale 1.2: the released code's",
         reads={"density": 0.1, "scale": 1.2},
+        cost=6.2,
     ),
     "tsv-m": Method(
         of_matrices(tsv_m),
@@ -116,6 +118,7 @@ METHODS: dict[FuseMethod, Method] = {
         defaults="scale 1: the paper's value without validation",
         reads={"scale": 1.0},
         unit="matrix",
+        cost=150.0,
     ),
     "iso-c": Method(
         of_matrices(iso_c),
@@ -123,6 +126,7 @@ METHODS: dict[FuseMethod, Method] = {
         defaults="scale 1; the paper finds it by validation",
         reads={"scale": 1.0},
         unit="matrix",
+        cost=37.0,
     ),
     "iso-cts": Method(
         of_matrices(iso_cts),
@@ -130,6 +134,7 @@ METHODS: dict[FuseMethod, Method] = {
         defaults="common 0.8: the paper's; scale 1, which it finds by validation",
         reads={"common": 0.8, "scale": 1.0},
         unit="matrix",
+        cost=170.0,
     ),
     "wudi": Method(
         of_matrices(wudi),
@@ -138,6 +143,7 @@ METHODS: dict[FuseMethod, Method] = {
         " time 1300, rank 0.01 and a scale of about one over the number of models",
         reads={"time": 300.0, "rank": 0.65, "scale": 1.0},
         unit="matrix",
+        cost=24.0,
     ),
     "optmerge": Method(
         of_matrices(optmerge),
@@ -145,6 +151,7 @@ METHODS: dict[FuseMethod, Method] = {
         defaults="scale 1: the released code's",
         reads={"scale": 1.0},
         unit="matrix",
+        cost=500.0,
     ),
     "fisher": Method(
         at_once(fisher),
