@@ -9,6 +9,7 @@ data_offsets (the safetensors format), laid out as the safetensors library does 
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 # Weights in any form, what would make a loader look for weights that are not there, and reports.
+SHARD = "model-{:05d}-of-{:05d}.safetensors"
 TOKENIZER = "tokenizer_config.json"
 NOT_SIDECARS = (
     *(*PICKLES, "*.safetensors", "*.index.json", "*.h5", "*.msgpack", "*.gguf", "*.npz"),
@@ -40,15 +42,20 @@ class _Place:
 
 
 class CheckpointWriter:
-    """Writes tensors with the names, shapes and dtypes of `like` into the directory `into`."""
+    """Writes tensors with the names, shapes and dtypes of `like` into the directory `into`.
 
-    def __init__(self, into: Path, like: Checkpoint) -> None:
+    `files`: the file of each tensor; by default as in `like`.
+    """
+
+    def __init__(
+        self, into: Path, like: Checkpoint, files: Mapping[str, str] | None = None
+    ) -> None:
         self.into = into
-        self.files = like.files
+        self.files = like.files if files is None else files
         self._places: dict[str, _Place] = {}
         self._unwritten = set(like.names)
-        for file in sorted(set(like.files.values())):
-            infos = {name: like.info(name) for name in like.names if like.files[name] == file}
+        for file in sorted(set(self.files.values())):
+            infos = {name: like.info(name) for name in like.names if self.files[name] == file}
             self._places |= _reserve(into / file, infos)
 
     def add(self, name: str, tensor: "torch.Tensor") -> None:
@@ -129,6 +136,23 @@ class CheckpointWriter:
         if name not in self._unwritten:
             raise MismatchError(f"{name}: is not a tensor that is still to be written")
         return self._places[name]
+
+
+def sharded(like: Checkpoint, shard_bytes: int) -> dict[str, str]:
+    """A file for each tensor, in their order, so that none is larger unless one tensor is.
+
+    Files are named as transformers does it.
+    """
+    numbers, filled = {}, 0
+    number = 1
+    for name in like.names:
+        size = like.info(name).num_bytes
+        if filled and filled + size > shard_bytes:
+            number, filled = number + 1, 0
+        numbers[name], filled = number, filled + size
+    if number == 1:
+        return dict.fromkeys(numbers, SINGLE)
+    return {name: SHARD.format(of, number) for name, of in numbers.items()}
 
 
 def copy_sidecars(source: Path, into: Path) -> None:

@@ -8,6 +8,7 @@ from mllmtool.checkpoints import Checkpoint, CheckpointWriter, check_aligned, co
 from mllmtool.checkpoints.adapter import AdaptedCheckpoint, is_adapter
 from mllmtool.checkpoints.align import lined_up
 from mllmtool.checkpoints.moments import INDEX_NAME
+from mllmtool.checkpoints.writer import sharded
 from mllmtool.configs.base import PARTS
 from mllmtool.configs.fuse import FuseConfig, num_bytes
 from mllmtool.context import Context
@@ -40,7 +41,7 @@ def run(config: FuseConfig, context: Context, into: Path) -> Made:
     inputs = _open(config, context)
     copied = _copied(inputs)
     check_disk(into, _size(inputs.base))
-    writer = CheckpointWriter(into, like=inputs.base)
+    writer = CheckpointWriter(into, inputs.base, _files(config, inputs.base))
     prepared = method_of(config).prepare(inputs)
     drifts, hashes = fuse(inputs, prepared, writer)
     copy_sidecars(inputs.base.path, into)
@@ -71,12 +72,16 @@ def plan(config: FuseConfig, context: Context) -> dict[str, Any]:
         "method": _method(config, inputs),
         "fused": _by_part(base, inputs.names),
         "unchanged": _by_part(base, _copied(inputs)),
-        "files": sorted(set(base.files.values())),
+        "files": sorted(set(_files(config, base).values())),
         "bytes_to_write": _size(base),
         "memory": memory(inputs),
         "workers": inputs.workers,
         "seconds": seconds(inputs, method_of(config)),
     }
+
+
+def _files(config: FuseConfig, base: Checkpoint) -> Mapping[str, str]:
+    return sharded(base, num_bytes(config.shard_size)) if config.shard_size else base.files
 
 
 def _size(base: Checkpoint) -> int:

@@ -47,7 +47,8 @@ def num_bytes(size: str) -> int:
 
 
 def _size(size: str) -> str:
-    num_bytes(size)
+    if not num_bytes(size):
+        raise ValueError("is no size such as 300MB or 2GiB")
     return size
 
 
@@ -129,6 +130,10 @@ class FuseConfig(Config):
     max_ram: Annotated[
         Size | None,
         Field(description="memory that may be used, such as 300MB; fewer workers then"),
+    ] = None
+    shard_size: Annotated[
+        Size | None,
+        Field(description="bytes of a file, at most, such as 5GB; default: files as the base's"),
     ] = None
     scale_by: Annotated[
         dict[Part, tuple[float, ...]],

@@ -217,6 +217,28 @@ def test_sharded_in_and_sharded_out(tmp_path: Path, llava: Path, tuned: list[Pat
         assert same_bits(load_file(tmp_path / "sharded" / file)[name], whole[name])
 
 
+def test_shards_of_a_size(tmp_path: Path) -> None:
+    # 40 + 16 bytes are more than 50; 16 + 8 are not; 80 have a file of their own
+    sizes = {"layers.0.a": 10, "layers.0.b": 4, "layers.0.c": 2, "layers.0.d": 20, "norm.e": 1}
+    base = {name: torch.arange(float(size)) for name, size in sizes.items()}
+    paths = [save_checkpoint(tmp_path / name, base, n) for name, n in (("base", 2), ("m", 1))]
+    report = fuse(paths[0], paths[1:], "linear", tmp_path / "out", "--shard-size", "50")
+    index = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())
+    numbers = {"layers.0.a": 1, "layers.0.b": 2, "layers.0.c": 2, "layers.0.d": 3, "norm.e": 4}
+    assert index == {
+        "metadata": {"total_size": 148},
+        "weight_map": {n: f"model-{i:05d}-of-00004.safetensors" for n, i in numbers.items()},
+    }
+    for name, file in index["weight_map"].items():
+        assert same_bits(load_file(tmp_path / "out" / file)[name], base[name])
+    hashes = {made["path"]: made["sha256"] for made in report["outputs"]}
+    for file in set(index["weight_map"].values()):
+        assert hashes[file] == sha256((tmp_path / "out" / file).read_bytes()).hexdigest()
+    fuse(paths[0], paths[1:], "linear", tmp_path / "whole", "--shard-size", "1KiB")
+    names = {path.name for path in (tmp_path / "whole").glob("model*")}
+    assert names == {WEIGHTS}
+
+
 def test_the_output_has_the_dtypes_of_the_base(tmp_path: Path) -> None:
     base = {"lm_head.weight": torch.ones(4, dtype=torch.bfloat16), "norm.weight": torch.ones(3)}
     model = {
@@ -395,6 +417,11 @@ FLAGS: dict[str, tuple[int, list[str], str]] = {
         1,
         ["--method", "ties", "--max-ram", "much"],
         "--max-ram: 'much': is no size such as 300MB or 2GiB",
+    ),
+    "a size of nothing": (
+        1,
+        ["--method", "ties", "--shard-size", "0GB"],
+        "--shard-size: '0GB': is no size such as 300MB or 2GiB",
     ),
     "an expression that matches nothing": (
         1,
