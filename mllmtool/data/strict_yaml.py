@@ -27,7 +27,7 @@ def read_yaml(model: type[M], path: Path) -> M:
         DataError: the file and each key that is wrong.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, Mapping):
@@ -37,6 +37,21 @@ def read_yaml(model: type[M], path: Path) -> M:
     except ValidationError as error:
         issues = [_issue(model, issue) for issue in error.errors(include_url=False)]
         raise DataError(f"{path}: {'; '.join(issues)}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                problem = f"{key.value} is given twice"
+                raise yaml.constructor.ConstructorError(
+                    problem=problem, problem_mark=key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 def named_fields(key: str, template: str, known: set[str]) -> set[str]:

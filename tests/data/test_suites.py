@@ -264,6 +264,15 @@ def test_not_a_suite(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_key_that_is_given_twice_is_refused(suite: Path) -> None:
+    suite.write_text(f"{suite.read_text()}margin: 0.5\nmargin: 0.1\n")
+    line = len(suite.read_text().splitlines())
+    with pytest.raises(DataError) as caught:
+        read_suite(suite)
+    message = f'margin is given twice in "<unicode string>", line {line}, column 1'
+    assert str(caught.value).startswith(f"{suite}: cannot be read: {message}")
+
+
 def test_no_such_task(suite: Path) -> None:
     write_suite(suite.parent, ["gone"])
     with pytest.raises(DataError, match=r"gone\.yaml: cannot be read: .*No such file"):
