@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mllmtool.data.strict_yaml import Strict
-from mllmtool.data.suites import Quadrant, Role
+from mllmtool.data.suites import Name, Quadrant, Role
 from mllmtool.data.task_types import ChoiceForm, MetricName, TaskType
 from mllmtool.metrics.statistics import Interval, Verdict
 
@@ -23,7 +23,7 @@ class CheckpointRow(Strict):
     `weight` how far along. `step` is the optimiser step that it was saved after.
     """
 
-    label: str
+    label: Name
     fingerprint: str
     made_by: str | None = None
     same_as_base: bool = False
@@ -39,7 +39,7 @@ class TaskRow(Strict):
     was asked: prompts, options and pictures.
     """
 
-    name: str
+    name: Name
     type: TaskType
     answer: ChoiceForm | None
     role: Role

@@ -34,9 +34,10 @@ def exact_normalised(prediction: str, reference: str) -> float:
 
 
 def contains(prediction: str, reference: str) -> float:
-    """The reference is within the prediction, as whole words."""
-    pattern = rf"(?<!\w){re.escape(normal(reference))}(?!\w)"
-    return float(re.search(pattern, normal(prediction)) is not None)
+    """The reference is within the prediction, as whole words; one of a period alone never is."""
+    wanted = normal(reference)
+    found = re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", normal(prediction))
+    return float(wanted != "" and found is not None)
 
 
 def relaxed(prediction: str, reference: str) -> float:

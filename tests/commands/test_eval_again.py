@@ -14,6 +14,7 @@ import pytest
 from commandline import mllmtool
 from suite_factory import change, change_line, colour_suite, write_suite, write_task
 
+from mllmtool import __version__
 from mllmtool.commands import eval_matrix
 from mllmtool.configs.base import RunConfig
 from mllmtool.configs.eval_matrix import EvalMatrixConfig
@@ -251,6 +252,14 @@ def test_compare_any_two(made: Path, results: Results) -> None:
     done = mllmtool("eval-matrix", "compare", "tuned", "tuned", "--evals", made)
     message = "compare: tuned is named twice; name two checkpoints"
     assert (done.status, done.err) == (2, f"mllmtool: {message}\n")
+
+
+def test_a_label_that_leads_elsewhere_is_refused(made: Path, tmp_path: Path) -> None:
+    report = (made / "report.json").read_text()
+    (tmp_path / "report.json").write_text(report.replace('"tuned"', '"../../tuned"'))
+    done = mllmtool("eval-matrix", "compare", "../../tuned", "base", "--evals", tmp_path)
+    message = f"{tmp_path}/report.json: results are not those of eval-matrix {__version__}"
+    assert (done.status, done.err) == (3, f"mllmtool: {message}\n")
 
 
 def test_check_finds_what_was_trained_on(suite: Path, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ CASES: dict[MetricName, list[tuple[str, list[str], float]]] = {
     "em": [("  A  cat. ", ["a cat"], 1.0), ("cat", ["a cat"], 0.0), ("", ["."], 0.0)],
     "em_norm": [("the cat", ["a cat", "dog"], 1.0), ("two", ["2"], 1.0), ("three", ["2"], 0.0)],
     "contains": [
+        ("so", ["."], 0.0),
         ("It is a cat, I think", ["cat"], 1.0),
         ("concatenate", ["cat"], 0.0),
         ("", ["cat"], 0.0),
