@@ -149,7 +149,7 @@ def _write_checkpoint(
     for name in sorted(left):
         writer.add(name, pre[name])
     writer.finish()
-    copy_sidecars(pre.path, into)
+    copy_sidecars(pre.folder, into)
 
 
 def _nowhere(_: Checkpoint, __: Path, patches: Iterator[Patched], ___: list[Artifact]) -> None:
@@ -172,12 +172,13 @@ def _origin(inputs: list[Artifact]) -> dict[str, Any]:
 
 
 def _inputs(config: TailorConfig, job: Job) -> list[Artifact]:
-    checkpoints = [("pre", job.pre), *(("sft", task.checkpoint) for task in job.tasks)]
+    tuned = [task.checkpoint for task in job.tasks]
     files = [("calibration", task.data) for task in job.tasks if task.data]
     files += [("anchor", job.anchor)] if job.anchor else []
     kept = [] if config.moments is None else [Path(config.moments) / INDEX_NAME]
     return [
-        *(Artifact(role=r, path=str(c.path), sha256=c.digest(c.names)) for r, c in checkpoints),
+        Artifact(role="pre", path=str(job.pre.path), sha256=job.pre.fingerprint()),
+        *(Artifact(role="sft", path=str(c.path), sha256=c.digest(c.names)) for c in tuned),
         *(Artifact(role="moments", path=str(p), sha256=file_sha256(p)) for p in kept),
         *(
             Artifact(role=r, path=str(d.file.path), sha256=file_sha256(d.file.path))

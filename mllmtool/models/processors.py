@@ -38,6 +38,23 @@ def load_processor(path: str | Path, family: Family) -> Any:
     return loaded
 
 
+def vocabulary(path: str | Path) -> dict[str, int]:
+    """Every token of a checkpoint's tokenizer, and its id.
+
+    Raises:
+        CheckpointError: the tokenizer is missing or unreadable.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(path), local_files_only=True, trust_remote_code=False
+        )
+        tokens: dict[str, int] = tokenizer.get_vocab()
+    except Exception as error:  # hostile files make transformers raise anything
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: its tokenizer cannot be read: {reason}") from error
+    return tokens
+
+
 def limit_pixels(processor: Any, family: Family, most: int) -> None:
     """Let the processor scale pictures down to at most so many pixels.
 

@@ -9,9 +9,10 @@ from mllmtool.checkpoints import Checkpoint, check_aligned
 from mllmtool.checkpoints.adapter import AdaptedCheckpoint, open_tuned
 from mllmtool.configs.tailor import TailorConfig
 from mllmtool.context import Context
-from mllmtool.errors import MismatchError
+from mllmtool.errors import ConfigError, MismatchError
 from mllmtool.tailoring.calibration import Data, given_samples, training_samples
 from mllmtool.tailoring.store import MomentsReader
+from mllmtool.tailoring.vocabulary import with_added_rows
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """The base, the tuned checkpoints, and the samples of the old tasks."""
+    """The base, the tuned checkpoints, and the samples of the old tasks.
+
+    The base has the vocabulary rows of a tuned checkpoint that adds tokens.
+    """
 
     pre: Checkpoint
     tasks: list[Task]
@@ -52,6 +56,7 @@ def open_job(config: TailorConfig, context: Context) -> Job:
         MomentsReader.open(config.moments)
     pre = Checkpoint.open(config.pre)
     tuned = [open_tuned(path, pre) for path in config.sft]
+    pre = _with_vocabulary(config, pre, tuned)
     check_aligned(pre, tuned)
     data = [_calibration(config, context, place) for place in range(len(tuned))]
     anchor = None
@@ -63,6 +68,25 @@ def open_job(config: TailorConfig, context: Context) -> Job:
         for sft, drawn in zip(tuned, data, strict=True)
     ]
     return Job(pre, tasks, anchor)
+
+
+def _with_vocabulary(config: TailorConfig, pre: Checkpoint, tuned: list[Checkpoint]) -> Checkpoint:
+    """The base, with the vocabulary rows that one tuned checkpoint adds."""
+    grown = [each for each in (with_added_rows(pre, sft) for sft in tuned) if each is not pre]
+    if not grown:
+        return pre
+    if len(tuned) > 1:
+        raise MismatchError(
+            f"{grown[0].folder}: adds tokens to {pre.path}; tailor it alone, as several --sft must"
+            " have one vocabulary"
+        )
+    if config.format == "patch" or config.sweep:
+        flag = "--sweep" if config.sweep else "--format patch"
+        raise ConfigError(
+            f"{flag}: a patch cannot hold the tokens that {grown[0].folder} adds; write a"
+            " checkpoint"
+        )
+    return grown[0]
 
 
 def _calibration(config: TailorConfig, context: Context, place: int) -> Data | None:
