@@ -1,6 +1,7 @@
 """`fuse`: tuned checkpoints of one base as one, tensor by tensor, complete or an error."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from mllmtool.fusion import (
     Drift,
     Inputs,
     PatchedBase,
+    Target,
     check_integers,
     described,
     fuse,
     method_of,
+    prepare,
     settings_for,
     total,
 )
@@ -37,47 +40,90 @@ DENSE = 0.5  # a tailored checkpoint differs from its base in a smaller share of
 
 
 def run(config: FuseConfig, context: Context, into: Path) -> Made:
-    """Write the fused checkpoint; what `--parts` leaves out is the base's, byte for byte."""
-    inputs = _open(config, context)
-    copied = _copied(inputs)
-    check_disk(into, _size(inputs.base))
-    writer = CheckpointWriter(into, inputs.base, _files(config, inputs.base))
-    prepared = method_of(config).prepare(inputs)
-    drifts, hashes = fuse(inputs, prepared, writer)
-    copy_sidecars(inputs.base.path, into)
-    _draw(drifts, into)
+    """Write the fused checkpoint; what `--parts` leaves out is the base's, byte for byte.
+
+    A sweep writes one for each of its points, in a folder of its name.
+    """
+    points = config.points()
+    opened = _open_points(points, context)
+    base = opened[0].base
+    check_disk(into, len(points) * _size(base))
+    prepared = prepare(method_of(config), opened)
+    targets = [
+        Target(inputs, ready, _writer(config, base, into / name))
+        for name, inputs, ready in zip(points, opened, prepared, strict=True)
+    ]
+    made = fuse(targets)
+    results = [
+        _results(config, target, fused.drifts) for target, fused in zip(targets, made, strict=True)
+    ]
     if config.method == "tailor":
-        _warn_of_dense(drifts, config, context)
+        _warn_of_dense(made[0].drifts, config, context)
     return Made(
-        inputs=_artifacts(config, inputs),
-        results={
-            "method": {**_method(config, inputs), **prepared.findings},
-            "unchanged": {**_by_part(inputs.base, copied), **_proof(inputs.base, into, copied)},
-            "parts": _drift_by_part(drifts),
-            "blocks": by_block(drifts, total, part_of),
-            "tensors": {name: drift.describe() for name, drift in drifts.items()},
-        },
+        inputs=_artifacts(config, opened[0]),
+        results={"points": _named(points, results)} if config.sweep else results[0],
         run={},
-        hashes=hashes,
+        hashes={
+            str(Path(name) / file): sha256
+            for name, fused in zip(points, made, strict=True)
+            for file, sha256 in fused.hashes.items()
+        },
     )
 
 
 def plan(config: FuseConfig, context: Context) -> dict[str, Any]:
     """Check all that headers and integer tensors tell, and say what would be done."""
-    inputs = _open(config, context)
-    base = inputs.base
+    points = config.points()
+    inputs, *_ = opened = _open_points(points, context)
+    base, method = inputs.base, method_of(config)
+    size = len(points) * _size(base)
     if context.work is not None:
-        check_disk(next(folder for folder in context.work.parents if folder.exists()), _size(base))
+        check_disk(next(folder for folder in context.work.parents if folder.exists()), size)
     return {
         "method": _method(config, inputs),
+        "points": [name for name in points if name],
         "fused": _by_part(base, inputs.names),
         "unchanged": _by_part(base, _copied(inputs)),
         "files": sorted(set(_files(config, base).values())),
-        "bytes_to_write": _size(base),
+        "bytes_to_write": size,
         "memory": memory(inputs),
         "workers": inputs.workers,
-        "seconds": seconds(inputs, method_of(config)),
+        "seconds": round(sum(seconds(each, method) for each in opened), 1),
     }
+
+
+def _results(config: FuseConfig, target: Target, drifts: Mapping[str, Drift]) -> dict[str, Any]:
+    """Put beside the weights what else belongs there, and say what was found."""
+    inputs, into = target.inputs, target.writer.into
+    copied = _copied(inputs)
+    copy_sidecars(inputs.base.path, into)
+    _draw(drifts, into)
+    return {
+        "method": {**_method(config, inputs), **target.prepared.findings},
+        "unchanged": {**_by_part(inputs.base, copied), **_proof(inputs.base, into, copied)},
+        "parts": _drift_by_part(drifts),
+        "blocks": by_block(drifts, total, part_of),
+        "tensors": {name: drift.describe() for name, drift in drifts.items()},
+    }
+
+
+def _named(points: Iterable[str], results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"checkpoint": name, **each} for name, each in zip(points, results, strict=True)]
+
+
+def _writer(config: FuseConfig, base: Checkpoint, into: Path) -> CheckpointWriter:
+    into.mkdir(exist_ok=True)
+    return CheckpointWriter(into, base, _files(config, base))
+
+
+def _open_points(points: Mapping[str, FuseConfig], context: Context) -> list[Inputs]:
+    """The inputs, with the settings of each point; they are opened once."""
+    first, *others = points.values()
+    opened = [_open(first, context)]
+    for config in others:
+        opened.append(replace(opened[0], settings=settings_for(config)))
+        _check_factors(opened[-1], method_of(config), config)
+    return opened
 
 
 def _files(config: FuseConfig, base: Checkpoint) -> Mapping[str, str]:

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from mllmtool.configs.base import PARTS, Config, Part, Share
 from mllmtool.configs.selection import parse_pairs
+from mllmtool.configs.sweep import parse_sweep, sweep_points
 
 FuseMethod = Literal[
     "linear",
@@ -29,6 +30,18 @@ FuseMethod = Literal[
     "optmerge",
     "fisher",
     "regmean",
+]
+Swept = Literal[
+    "scale",
+    "density",
+    "epsilon",
+    "gamma",
+    "threshold",
+    "votes",
+    "common",
+    "time",
+    "rank",
+    "alpha",
 ]
 Compat = Literal["mergekit"]
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -154,6 +167,15 @@ class FuseConfig(Config):
             json_schema_extra={"flag": "except"},
         ),
     ] = ()
+    sweep: Annotated[
+        dict[Swept, Annotated[tuple[float, ...], Field(min_length=1)]],
+        BeforeValidator(parse_sweep),
+        Field(
+            description="values to try, each combination a checkpoint, in one pass:"
+            " scale=0.1:1.0:10 density=0.1,0.2",
+            json_schema_extra={"words": True},
+        ),
+    ] = {}  # noqa: RUF012 (pydantic copies it)
     allow_extra: Annotated[
         bool, Field(description="leave out tensors of the models that the base does not have")
     ] = False
@@ -174,4 +196,13 @@ class FuseConfig(Config):
             raise ValueError(f"--weight: {len(self.weight)} given for {len(self.model)} --model")
         if self.fisher and len(self.fisher) != len(self.model):
             raise ValueError(f"--fisher: {len(self.fisher)} given for {len(self.model)} --model")
+        self.points()
         return self
+
+    def points(self) -> dict[str, Self]:
+        """What a sweep asks for, by a name that is fit for a folder; itself where there is none.
+
+        Raises:
+            ConfigError: a value is out of its range.
+        """
+        return sweep_points(self, self.sweep, {})

@@ -1,15 +1,15 @@
 """Config of `tailor`."""
 
 import re
-from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from mllmtool.configs.base import PARTS, Config, Part, Share, flag
 from mllmtool.configs.patch import Overlap
-from mllmtool.configs.selection import parse_mapping, parse_pairs
+from mllmtool.configs.selection import parse_mapping
+from mllmtool.configs.sweep import parse_sweep, sweep_points
 
 Preset = Literal["paper", "released", "anchored"]
 Solver = Literal["exact", "sweep", "none"]
@@ -33,17 +33,6 @@ def check_blocks(text: str) -> str:
     if not found or int(found[5] or found[3]) < int(found[3]):
         raise ValueError("is no range of blocks such as 20-31 or vision=0-3")
     return text
-
-
-def parse_sweep(value: Any) -> Any:
-    """`["density=0.1,0.2", ...]`, or several of these in one text, as a mapping of numbers.
-
-    Raises:
-        ValueError: a text is not KEY=NUMBER,NUMBER.
-    """
-    words = [word for item in value for word in str(item).split()]
-    pairs = parse_pairs(words) if isinstance(value, list | tuple) else value
-    return {key: v.split(",") if isinstance(v, str) else v for key, v in pairs.items()}
 
 
 class MaskRule(BaseModel):
@@ -256,15 +245,7 @@ class TailorConfig(Config):
         Raises:
             ConfigError: a value is out of its range.
         """
-        if not self.sweep:
-            return {"": self}
-        found = {}
-        for values in product(*self.sweep.values()):
-            chosen = dict(zip(self.sweep, values, strict=True))
-            fields = {SWEPT.get(key, key.replace("-", "_")): v for key, v in chosen.items()}
-            name = "_".join(f"{key}-{value:g}" for key, value in chosen.items())
-            found[name] = self.parse({**self.model_dump(exclude={"sweep"}), **fields}, "--sweep")
-        return found
+        return sweep_points(self, self.sweep, SWEPT)
 
     @property
     def named_preset(self) -> Preset:

@@ -1,7 +1,7 @@
 """Fuse tuned checkpoints of one base. Methods are rows of `METHODS`; nothing here needs torch."""
 
 from mllmtool.fusion.drift import Drift, total
-from mllmtool.fusion.engine import check_integers, fuse
+from mllmtool.fusion.engine import Fused, Target, check_integers, fuse, prepare
 from mllmtool.fusion.inputs import Inputs
 from mllmtool.fusion.methods import METHODS, described, method_of, settings_for
 from mllmtool.fusion.patched import PatchedBase
@@ -10,13 +10,16 @@ from mllmtool.fusion.settings import Settings
 __all__ = [
     "METHODS",
     "Drift",
+    "Fused",
     "Inputs",
     "PatchedBase",
     "Settings",
+    "Target",
     "check_integers",
     "described",
     "fuse",
     "method_of",
+    "prepare",
     "settings_for",
     "total",
 ]

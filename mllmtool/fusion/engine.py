@@ -1,6 +1,7 @@
 """Fuse tensor by tensor from file to file: memory holds pieces, whatever the model's size."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,7 +11,25 @@ from mllmtool.checkpoints.workers import in_order
 from mllmtool.errors import MismatchError
 from mllmtool.fusion.drift import Drift
 from mllmtool.fusion.inputs import Inputs
-from mllmtool.fusion.method import Prepared
+from mllmtool.fusion.method import Method, Prepared
+from mllmtool.fusion.settings import Settings
+
+
+@dataclass(frozen=True)
+class Target:
+    """A checkpoint to be fused: `inputs` have its settings, and `prepared` is for these."""
+
+    inputs: Inputs
+    prepared: Prepared
+    writer: CheckpointWriter
+
+
+@dataclass(frozen=True)
+class Fused:
+    """How far each fused tensor went, and the hash of each file."""
+
+    drifts: dict[str, Drift]
+    hashes: dict[str, str]
 
 
 def check_integers(inputs: Inputs, names: Iterable[str]) -> None:
@@ -30,43 +49,58 @@ def check_integers(inputs: Inputs, names: Iterable[str]) -> None:
                 )
 
 
-def fuse(
-    inputs: Inputs, prepared: Prepared, writer: CheckpointWriter
-) -> tuple[dict[str, Drift], dict[str, str]]:
-    """Write the whole checkpoint: `inputs.names` fused, the others as in the base.
+def fuse(targets: Sequence[Target]) -> list[Fused]:
+    """Write whole checkpoints of the same models: `inputs.names` fused, the others as in the base.
 
-    Returns how far each fused tensor went, and the hash of each file.
+    The models are read once, whatever the number of targets.
 
     Raises:
         NumericError: an input holds NaN or Inf, or a fused entry becomes one.
     """
-    chosen, hashes = set(inputs.names), writer.hashes()
+    inputs, layout = targets[0].inputs, targets[0].writer.layout
+    chosen, hashes = set(inputs.names), [target.writer.hashes() for target in targets]
 
-    def write(name: str) -> Drift | None:
-        drift = None
-        if name in chosen:
-            drift = _fuse(name, inputs, prepared, writer)
-        else:
-            writer.copy(name, inputs.base)
-        hashes[writer.files[name]].advance(name)
-        return drift
+    def write(name: str) -> list[Drift]:
+        drifts = _fuse(name, targets) if name in chosen else []
+        for target, hashed in zip(targets, hashes, strict=True):
+            if name not in chosen:
+                target.writer.copy(name, inputs.base)
+            hashed[target.writer.files[name]].advance(name)
+        return drifts
 
-    written = in_order(write, writer.layout, inputs.workers)
-    tracked = inputs.context.track(written, "fusing", total=len(writer.layout))
-    drifts = dict(zip(writer.layout, tracked, strict=True))
-    writer.finish()
-    return (
-        {name: drift for name, drift in sorted(drifts.items()) if drift},
-        {file: hashed.hexdigest() for file, hashed in hashes.items()},
-    )
+    written = in_order(write, layout, inputs.workers)
+    tracked = inputs.context.track(written, "fusing", total=len(layout))
+    drifts = dict(zip(layout, tracked, strict=True))
+    for target in targets:
+        target.writer.finish()
+    return [
+        Fused(
+            {name: drifts[name][place] for name in sorted(chosen)},
+            {file: each.hexdigest() for file, each in hashed.items()},
+        )
+        for place, hashed in enumerate(hashes)
+    ]
+
+
+def prepare(method: Method, points: Sequence[Inputs]) -> list[Prepared]:
+    """Look through the inputs, once for all points whose settings differ in the scale alone."""
+    found: dict[Settings, Prepared] = {}
+    for inputs in points:
+        settings = replace(inputs.settings, scale=1.0)
+        if settings not in found:
+            found[settings] = method.prepare(inputs)
+    return [found[replace(inputs.settings, scale=1.0)] for inputs in points]
 
 
 @np.errstate(over="ignore", invalid="ignore")  # the writer refuses what comes of it
-def _fuse(name: str, inputs: Inputs, prepared: Prepared, writer: CheckpointWriter) -> Drift:
-    dtype, drift = inputs.base.info(name).dtype, Drift(len(inputs.models))
+def _fuse(name: str, targets: Sequence[Target]) -> list[Drift]:
+    inputs = targets[0].inputs
+    dtype, drifts = inputs.base.info(name).dtype, [Drift(len(inputs.models)) for _ in targets]
     for piece in inputs.pieces(name):
-        fused = prepared.fuse(piece)
-        stored = narrow(fused.entries, dtype)
-        writer.write(name, stored)
-        drift.add(piece, widen(stored, dtype, piece.base.dtype.type), fused.kept)
-    return drift
+        for target, drift in zip(targets, drifts, strict=True):
+            own = replace(piece, settings=target.inputs.settings_at(name))
+            fused = target.prepared.fuse(own)
+            stored = narrow(fused.entries, dtype)
+            target.writer.write(name, stored)
+            drift.add(own, widen(stored, dtype, piece.base.dtype.type), fused.kept)
+    return drifts

@@ -37,7 +37,7 @@ class Prepared:
 class Method:
     """A row of the table: a method, its paper, what it reads.
 
-    prepare: looks through the inputs; `at_once` for a method that need not.
+    prepare: looks through the inputs, whatever the scale; `at_once` for a method that need not.
     defaults: whose the values of `reads` are, in words.
     reads: the flags that it reads, with their defaults.
     unit: what a piece is: any `entries`, whole `rows`, or the whole of a `matrix`.

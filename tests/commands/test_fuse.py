@@ -217,6 +217,40 @@ def test_sharded_in_and_sharded_out(tmp_path: Path, llava: Path, tuned: list[Pat
         assert same_bits(load_file(tmp_path / "sharded" / file)[name], whole[name])
 
 
+@pytest.mark.parametrize("method", ["ties", "dare", "breadcrumbs"])
+def test_a_sweep_writes_the_checkpoints_of_single_runs(
+    tmp_path: Path, llava: Path, tuned: list[Path], method: str
+) -> None:
+    swept = ("--sweep", "scale=0.4:0.8:2", "density=0.2,0.5", "--scale-by", "vision=0.5")
+    out = tmp_path / "swept"
+    report = fuse(llava, tuned, method, out, *swept, "--workers", 2)
+    names = [f"scale-{s}_density-{d}" for s in (0.4, 0.8) for d in (0.2, 0.5)]
+    points = report["results"]["points"]
+    assert [point["checkpoint"] for point in points] == names
+    assert {path.name for path in out.iterdir()} == {*names, "report.json"}
+    hashes = {made["path"]: made["sha256"] for made in report["outputs"]}
+    for name, scale, density in ((names[0], 0.4, 0.2), (names[3], 0.8, 0.5)):
+        one = tmp_path / name
+        flags = ("--scale", scale, "--density", density, "--scale-by", "vision=0.5")
+        single = fuse(llava, tuned, method, one, *flags)
+        for path in (one).iterdir():
+            if path.name != "report.json":
+                assert (out / name / path.name).read_bytes() == path.read_bytes(), path.name
+        assert {"checkpoint": name, **single["results"]} == points[names.index(name)]
+        found = sha256((one / WEIGHTS).read_bytes()).hexdigest()
+        assert hashes[f"{name}/{WEIGHTS}"] == found
+
+
+def test_a_dry_run_of_a_sweep_tells_its_points(llava: Path, tuned: list[Path]) -> None:
+    argv = ("fuse", "--base", llava, "--model", tuned[0], "--method", "wise-ft", "--dry-run")
+    one, ten = (
+        json.loads(mllmtool(*argv, *flags).out) for flags in ((), ("--sweep", "scale=0.1:1.0:10"))
+    )
+    assert ten["points"] == [f"scale-{x / 10:g}" for x in range(1, 11)]
+    assert one["points"] == []
+    assert ten["bytes_to_write"] == 10 * one["bytes_to_write"]
+
+
 def test_shards_of_a_size(tmp_path: Path) -> None:
     # 40 + 16 bytes are more than 50; 16 + 8 are not; 80 have a file of their own
     sizes = {"layers.0.a": 10, "layers.0.b": 4, "layers.0.c": 2, "layers.0.d": 20, "norm.e": 1}
@@ -422,6 +456,26 @@ FLAGS: dict[str, tuple[int, list[str], str]] = {
         1,
         ["--method", "ties", "--shard-size", "0GB"],
         "--shard-size: '0GB': is no size such as 300MB or 2GiB",
+    ),
+    "a sweep out of range": (
+        1,
+        ["--method", "wise-ft", "--sweep", "scale=0.5:2:4"],
+        "--scale: 1.5 is outside 0 to 1 for wise-ft",
+    ),
+    "a sweep of what is not read": (
+        1,
+        ["--method", "slerp", "--sweep", "votes=1,2"],
+        "--votes: slerp does not read it; of use to consensus",
+    ),
+    "a sweep of one value": (
+        1,
+        ["--method", "wise-ft", "--sweep", "scale=0.5:1:1"],
+        "--sweep: '0.5:1:1': a range has two values or more",
+    ),
+    "no range": (
+        1,
+        ["--method", "wise-ft", "--sweep", "scale=0.5:1"],
+        "--sweep: '0.5:1' is not FIRST:LAST:COUNT",
     ),
     "an expression that matches nothing": (
         1,

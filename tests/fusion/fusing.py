@@ -13,7 +13,7 @@ from weights import Tensors, save_checkpoint
 from mllmtool.checkpoints import Checkpoint, CheckpointWriter
 from mllmtool.configs.fuse import FuseConfig, FuseMethod
 from mllmtool.context import Context
-from mllmtool.fusion import METHODS, Drift, Inputs, Settings, fuse, settings_for
+from mllmtool.fusion import METHODS, Drift, Inputs, Settings, Target, fuse, settings_for
 from mllmtool.fusion.statistics import Moments
 
 
@@ -41,11 +41,11 @@ def run(
     if needs and not (inputs.diagonals or inputs.moments.given):
         inputs = with_statistics(path.with_name(f"{path.name}-statistics"), inputs)
     prepared = METHODS[method].prepare(inputs)
-    drifts, _ = fuse(inputs, prepared, writer)
+    (made,) = fuse([Target(inputs, prepared, writer)])
     fused: dict[str, torch.Tensor] = {}
     for file in path.glob("*.safetensors"):
         fused |= load_file(file)
-    return fused, drifts, dict(prepared.findings)
+    return fused, made.drifts, dict(prepared.findings)
 
 
 def with_statistics(folder: Path, inputs: Inputs) -> Inputs:
