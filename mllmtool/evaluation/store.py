@@ -112,11 +112,11 @@ class Store:
             raise OutputError(f"{self.folder}: cannot be written: {error.strerror}") from error
 
     def _take(self, text: bytes, where: str) -> None:
-        values = parse_object(text, where)
-        key = values.pop("key", None)
-        if not isinstance(key, str):
-            raise DataError(f"{where}: has no key; remove the file to predict its items again")
-        self._found.setdefault(key, parse_line(Prediction, values, where))
+        try:
+            key, prediction = _parsed(text, where)
+        except DataError as error:
+            raise DataError(f"{error}; remove the line to predict its item again") from error
+        self._found.setdefault(key, prediction)
 
 
 @contextmanager
@@ -139,3 +139,11 @@ def wait_for(folder: Path) -> bool:
             return False
         time.sleep(0.1)
     return True
+
+
+def _parsed(text: bytes, where: str) -> tuple[str, Prediction]:
+    values = parse_object(text, where)
+    key = values.pop("key", None)
+    if not isinstance(key, str):
+        raise DataError(f"{where}: has no key")
+    return key, parse_line(Prediction, values, where)

@@ -67,15 +67,18 @@ def test_a_torn_last_line_is_dropped(store: Store) -> None:
             assert [key in again for key in KEYS[:2]] == [length >= first, length == len(whole)]
 
 
-def test_a_whole_line_that_is_no_prediction(store: Store) -> None:
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [(b'{"key": 1}', "has no key"), (b"\0" * 9, "is not JSON"), (b'{"key": "a"}', "item: ")],
+)
+def test_a_whole_line_that_is_no_prediction(store: Store, line: bytes, message: str) -> None:
     store.add(KEYS[0], prediction())
     path = file_of(store)
-    path.write_bytes(path.read_bytes() + b'{"key": 1}\n')
+    path.write_bytes(path.read_bytes() + line + b"\n")
     with pytest.raises(DataError) as caught:
         Store(store.folder)
-    assert str(caught.value) == (
-        f"{path}:2: has no key; remove the file to predict its items again"
-    )
+    assert str(caught.value).startswith(f"{path}:2: {message}")
+    assert str(caught.value).endswith("; remove the line to predict its item again")
 
 
 def test_a_full_disk_keeps_what_is_written(tmp_path: Path) -> None:
