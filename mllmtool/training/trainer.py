@@ -244,9 +244,9 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         marker = read_marker(state)
         self.prober.points, self.prober.stopped_at = marker["probe"], marker["stopped_at"]
         if self.is_world_process_zero():
-            self.ledger.sums.copy_(torch.tensor(marker["sources"]))
+            self.ledger.sums.copy_(torch.tensor(marker["sources"], dtype=torch.float64))
             if self.keeper:
-                self.keeper.noted.copy_(torch.tensor(marker["keep"]))
+                self.keeper.noted.copy_(torch.tensor(marker["keep"], dtype=torch.float64))
 
 
 def _student(
