@@ -40,13 +40,19 @@ def main() -> None:
         order = Path(folder) / "order.json"
         write_order(order, steps)
         found: dict[str, list[dict[str, float]]] = {arm: [] for arm in ARMS}
-        for _ in range(rounds):
+        for number in range(1, rounds + 1):
             for arm in ARMS:
                 command = [sys.executable, __file__, arm, model, samples, order, str(steps)]
                 done = subprocess.run(
                     list(map(str, command)), capture_output=True, text=True, check=True
                 )
-                found[arm].append(json.loads(done.stdout.splitlines()[-1]))
+                row = json.loads(done.stdout.splitlines()[-1])
+                found[arm].append(row)
+                sys.stdout.write(
+                    f"round {number} of {rounds}: {arm:8} {row['seconds'] / steps:.3f} s,"
+                    f" {row['cpu'] / steps:.3f} CPU s a step\n"
+                )
+                sys.stdout.flush()
     report(found, steps)
 
 
