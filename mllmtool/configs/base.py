@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -80,9 +80,9 @@ def _line(config: type[Config], issue: Any) -> str:
         steps = [str(step) for step in path[1:] if step not in ("[key]", "word", "choice")]
         name += " (" + ".".join(steps) + ")"
     if issue["type"] == "extra_forbidden":
-        inner = f" of {path[0]}{_hint(config, f'{path[0]}.{path[-1]}')}"
-        hint = _hint(config, str(path[-1])) if len(path) == 1 else inner
-        return f"{path[-1]}: unknown key{hint}"
+        outer, key = str(path[0]), str(path[-1])
+        inside = f" of {outer}{_hint_inside(config, outer, key)}"
+        return f"{key}: unknown key{_hint(config, key) if len(path) == 1 else inside}"
     if issue["type"] == "missing":
         return f"{name}: is required"
     reason = issue["msg"].removeprefix("Value error, ")
@@ -103,10 +103,26 @@ def _spelt(config: type[Config], key: str) -> str:
 def _hint(config: type[Config], key: str) -> str:
     if key in config.renamed:
         return f"; write {config.renamed[key]}"
-    if "." in key:
-        return ""
     near = difflib.get_close_matches(key, list(config.model_fields), n=1, cutoff=0.5)
     if near:
         return f"; did you mean {near[0]}?"
     theirs = difflib.get_close_matches(key, list(config.renamed), n=1, cutoff=0.8)
     return f"; write {config.renamed[theirs[0]]}" if theirs else ""
+
+
+def _hint_inside(config: type[Config], outer: str, key: str) -> str:
+    """As `_hint`, of a key inside that of a config."""
+    if f"{outer}.{key}" in config.renamed:
+        return f"; write {config.renamed[f'{outer}.{key}']}"
+    field = config.model_fields.get(outer)
+    known = sorted(_keys_in(field.annotation)) if field else []
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _keys_in(kind: Any) -> set[str]:
+    """The keys of all the models that a type is made of."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        own = kind.model_fields
+        return set(own).union(*(_keys_in(field.annotation) for field in own.values()))
+    return set[str]().union(*map(_keys_in, get_args(kind)))

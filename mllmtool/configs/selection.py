@@ -4,7 +4,7 @@ On the command line `full`, `lora`, `lora:RANK`, `full:q_proj,v_proj`, or the YA
 `{full: {last: 12}}`, `{lora: {rank: 8, dora: true}}`.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -121,5 +121,10 @@ def _short(how: str) -> Any:
             raise ValueError(f"{how!r} is not lora:RANK")
         return {"lora": {"rank": int(rank)}}
     if name == "full" and colon:
+        if not all(rest.split(",")):
+            raise ValueError(f"{how!r} is not full:MODULE,MODULE")
         return {"full": {"modules": rest.split(",")}}
+    if how not in get_args(Word):
+        words = ", ".join(get_args(Word))
+        raise ValueError(f"{how!r} is none of {words}, full:MODULE, lora and lora:RANK")
     return how

@@ -68,15 +68,26 @@ def test_rates_by_part() -> None:
         ({"train": {"language": {"lora": {"r": 8}}}}, "r: unknown key of train; write rank"),
         ({"stepz": 2}, "stepz: unknown key; did you mean steps?"),
         ({"optim": {"wdecay": 2}}, "wdecay: unknown key; did you mean weight_decay?"),
-        ({"keep": {"l3": 2}}, "l3: unknown key of keep"),
+        ({"keep": {"l3": 2}}, "l3: unknown key of keep; did you mean l2?"),
         ({"lr": 0}, "--lr: 0: input should be greater than 0"),
         ({"lr": -1e-6}, "--lr: -1e-06: input should be greater than 0"),
         ({"train": ["language"]}, "--train: 'language' is not PART=VALUE"),
         (
             {"train": ["language=half"]},
-            "--train (language): 'half': input should be 'frozen', 'full', 'bitfit' or 'norm'",
+            "--train: 'half' is none of frozen, full, bitfit, norm, full:MODULE, lora and"
+            " lora:RANK",
         ),
         ({"train": ["language=lora:x"]}, "--train: 'lora:x' is not lora:RANK"),
+        ({"train": ["language=full:"]}, "--train: 'full:' is not full:MODULE,MODULE"),
+        (
+            {"train": {"language": {"loraa": {"rank": 8}}}},
+            "loraa: unknown key of train; did you mean lora?",
+        ),
+        (
+            {"train": {"language": {"lora": {"dropuot": 0.1}}}},
+            "dropuot: unknown key of train; did you mean dropout?",
+        ),
+        ({"keep": {"qqq": 2}}, "qqq: unknown key of keep"),
         ({"train": {"language": {}}}, "--train (language): is neither full nor lora, or both"),
         ({"train": ["language={full"]}, "--train: '{full' is not YAML"),
         (
