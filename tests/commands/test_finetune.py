@@ -269,7 +269,7 @@ def test_dry_run_says_what_would_be_trained(llava: Path, colours: Path) -> None:
         ({"model": "{tmp}/none"}, 3, "{tmp}/none: no such checkpoint directory"),
         ({"samples": "{tmp}/none.jsonl"}, 3, "{tmp}/none.jsonl: cannot be read: [Errno 2] No such"),
         ({"train": ["audio=full"]}, 2, "--train (audio): "),
-        ({"train": ["language=half"]}, 2, "--train (language"),
+        ({"train": ["language=half"]}, 2, "--train: 'half' is none of frozen, full"),
         ({"train": ["language=lora:x"]}, 2, "--train: 'lora:x' is not lora:RANK"),
         ({"train": ["vision=frozen"]}, 2, "--train: every part is frozen"),
         (
