@@ -36,6 +36,7 @@ from mllmtool.models.parts import part_of
 from mllmtool.reports import Artifact, file_sha256
 from mllmtool.runner import Made
 
+DTYPE_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 DENSE = 0.5  # a tailored checkpoint differs from its base in a smaller share of its entries
 
 
@@ -138,8 +139,9 @@ def _open(config: FuseConfig, context: Context) -> Inputs:
     settings, method = settings_for(config), method_of(config)
     base = Checkpoint.open(config.base)
     names = chosen(base, part_of, config)
-    models = tuple(_open_model(path, base, names, config.allow_extra) for path in config.model)
     weights = tuple(name for name in names if base.info(name).floating)
+    _check_dtype(base, weights, config)
+    models = tuple(_open_model(path, base, names, config.allow_extra) for path in config.model)
     inputs = Inputs(
         *(base, models, weights, settings, context, method.unit, config.workers),
         narrow=config.compat is not None,
@@ -151,6 +153,17 @@ def _open(config: FuseConfig, context: Context) -> Inputs:
     inputs = within(inputs, num_bytes(config.max_ram) if config.max_ram else None)
     check_integers(inputs, sorted(set(names) - set(weights)))
     return inputs
+
+
+def _check_dtype(base: Checkpoint, names: Sequence[str], config: FuseConfig) -> None:
+    if config.dtype is None:
+        return
+    for name in names:
+        if base.info(name).dtype != DTYPE_NAMES[config.dtype]:
+            raise ConfigError(
+                f"--dtype: {config.dtype} asked for, {name} is {base.info(name).dtype} in"
+                f" {base.path}, and is written so"
+            )
 
 
 def _check_factors(inputs: Inputs, method: Method, config: FuseConfig) -> None:

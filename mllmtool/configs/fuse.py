@@ -1,11 +1,13 @@
 """Config of `fuse`."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from mllmtool.configs.base import PARTS, Config, Part, Share
+from mllmtool.configs.mergekit import from_mergekit, is_mergekit
 from mllmtool.configs.selection import parse_pairs
 from mllmtool.configs.sweep import parse_sweep, sweep_points
 
@@ -43,6 +45,7 @@ Swept = Literal[
     "rank",
     "alpha",
 ]
+Dtype = Literal["float32", "float16", "bfloat16"]
 Compat = Literal["mergekit"]
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -156,6 +159,10 @@ class FuseConfig(Config):
     compat: Annotated[
         Compat | None, Field(description="the method as another tool defines it, in float32")
     ] = None
+    dtype: Annotated[
+        Dtype | None,
+        Field(description="of the weights in the base, which are written so; others are refused"),
+    ] = None
     only: Annotated[
         tuple[str, ...],
         Field(description="fuse only tensors whose names match a regular expression, repeated"),
@@ -179,6 +186,15 @@ class FuseConfig(Config):
     allow_extra: Annotated[
         bool, Field(description="leave out tensors of the models that the base does not have")
     ] = False
+
+    @classmethod
+    def lifted(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of a recipe, ours or mergekit's.
+
+        Raises:
+            ConfigError: mergekit's holds what is not served.
+        """
+        return from_mergekit(values) if is_mergekit(values) else super().lifted(values)
 
     @field_validator("only", "except_")
     @classmethod
