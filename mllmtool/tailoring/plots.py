@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mllmtool.tailoring.presets import block_of
 
@@ -30,7 +31,7 @@ def layer_type(name: str) -> str:
 
 def _errors(rows: Sequence[Row]) -> Figure:
     """Median errors of a block's maps, the two solutions of each stack."""
-    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axes = figure.add_subplot()
     stacks: dict[str, dict[int, list[Any]]] = {}
     for row in rows:
@@ -43,10 +44,11 @@ def _errors(rows: Sequence[Row]) -> Figure:
             label = f"{stack}: {key.replace('_', ' ')}"
             axes.plot(depths, values, dashes, marker=".", color=f"C{place}", label=label)
     axes.set_xlabel("block")
-    axes.set_ylabel("error, of putting the base back")
+    axes.set_ylabel("relative error (1: the base put back)")
     axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if stacks:
-        axes.legend(fontsize=6, frameon=False)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=7, frameon=False)
     return figure
 
 
@@ -61,6 +63,7 @@ def _densities(rows: Sequence[Row]) -> Figure:
     axes = figure.add_subplot()
     axes.barh(names, [types[name][0] / types[name][1] for name in names], color="#1a5fb4")
     axes.set_xlabel("share of entries kept")
+    axes.margins(y=0.02)
     return figure
 
 
