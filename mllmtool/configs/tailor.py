@@ -146,7 +146,10 @@ class TailorConfig(Config):
     ] = MaskRule()
     solver: Annotated[
         Solver | None,
-        Field(description="decoration of the kept weights (default exact; released has its own)"),
+        Field(
+            description="decoration of the kept weights (default exact; released has its own); none"
+            " without samples keeps the largest changes"
+        ),
     ] = None
     strength: Annotated[Share, Field(description="share of the decoration applied")] = 1.0
     parts: Annotated[

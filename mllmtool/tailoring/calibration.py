@@ -59,19 +59,17 @@ def given_samples(path: str, images: str | None) -> SampleFile:
 def training_samples(sft: Path, images: str | None) -> SampleFile:
     """The samples that a fine-tuned checkpoint's report says it was trained on.
 
-    An adapter's report is beside it or, as `finetune` writes it, one folder up. Relative paths are
-    tried from here, then from the report's folder.
+    Relative paths are tried from here, then from the report's folder.
 
     Raises:
         ConfigError: there is no report, or one that names no training data.
         DataError: the report cannot be read, or what it names is not there.
     """
-    report = sft / REPORT_NAME
-    if is_adapter(sft) and not report.is_file():
-        report = sft.parent / REPORT_NAME
-    if not report.is_file():
+    report = report_of(sft)
+    if report is None:
         raise ConfigError(
-            f"--calibration: is required, as {sft} has no {REPORT_NAME} to name its training data"
+            f"--calibration: is required, as {sft} has no {REPORT_NAME} to name its training data;"
+            " or pass --solver none, which needs no samples"
         )
     config = read_report(report).config
     if not isinstance(config.get("samples"), str):
@@ -81,6 +79,12 @@ def training_samples(sft: Path, images: str | None) -> SampleFile:
     path = _existing(config["samples"], report)
     folder = images or config.get("images")
     return SampleFile(path, _existing(folder, report) if folder else images_root(path))
+
+
+def report_of(sft: Path) -> Path | None:
+    """The report of a tuned checkpoint; an adapter's may be one folder up, as `finetune` has it."""
+    places = (sft, sft.parent) if is_adapter(sft) else (sft,)
+    return next((p / REPORT_NAME for p in places if (p / REPORT_NAME).is_file()), None)
 
 
 def batches(

@@ -15,8 +15,9 @@ from mllmtool.models.encoding import Encoder
 from mllmtool.models.skeleton import Skeleton
 from mllmtool.reports import Artifact
 from mllmtool.tailoring.calibration import batches
-from mllmtool.tailoring.job import Job, Task
-from mllmtool.tailoring.learning import Learned, learn
+from mllmtool.tailoring.job import Job, Task, needs_no_samples
+from mllmtool.tailoring.learning import Learned, Map, learn
+from mllmtool.tailoring.moments import Moment
 from mllmtool.tailoring.presets import treatment_of
 from mllmtool.tailoring.store import MomentsReader, MomentsWriter, restrict
 from mllmtool.tailoring.stream import Place, Step, Stream, steps
@@ -48,6 +49,8 @@ def gather(
         return _read(config, Path(config.moments), learned, inputs)
     if config.save_moments is not None:
         return _keep(config, job, learned, inputs)
+    if needs_no_samples(config):
+        return _alike(learned)
     return steps(_streams(config, job, learned), follow=config.follows)
 
 
@@ -73,6 +76,17 @@ def _read(
     kept.check([each for each in inputs if each.role == "sft"], learned)
     for maps in kept.maps(learned):
         yield Step(maps)
+
+
+def _alike(learned: list[Learned]) -> Generator[Step]:
+    """Moments by which all entries weigh the same, so that the largest changes are kept."""
+    one, nothing = (Moment(torch.full((1, 1), n).double(), tokens=n) for n in (1.0, 0.0))
+    yield Step(
+        [
+            {s.names[0]: Map(s.names, s.uses[0].part, s.has_rows, one, nothing) for s in each.sites}
+            for each in learned
+        ]
+    )
 
 
 def _keep(

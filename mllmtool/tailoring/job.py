@@ -10,7 +10,7 @@ from mllmtool.checkpoints.adapter import AdaptedCheckpoint, open_tuned
 from mllmtool.configs.tailor import TailorConfig
 from mllmtool.context import Context
 from mllmtool.errors import ConfigError, MismatchError
-from mllmtool.tailoring.calibration import Data, given_samples, training_samples
+from mllmtool.tailoring.calibration import Data, given_samples, report_of, training_samples
 from mllmtool.tailoring.store import MomentsReader
 from mllmtool.tailoring.vocabulary import with_added_rows
 
@@ -56,6 +56,9 @@ def open_job(config: TailorConfig, context: Context) -> Job:
         MomentsReader.open(config.moments)
     pre = Checkpoint.open(config.pre)
     tuned = [open_tuned(path, pre) for path in config.sft]
+    for sft in tuned:
+        if sft.path.samefile(pre.path):
+            raise MismatchError(f"{sft.path}: is both --pre and --sft; nothing to tailor")
     pre = _with_vocabulary(config, pre, tuned)
     check_aligned(pre, tuned)
     data = [_calibration(config, context, place) for place in range(len(tuned))]
@@ -68,6 +71,13 @@ def open_job(config: TailorConfig, context: Context) -> Job:
         for sft, drawn in zip(tuned, data, strict=True)
     ]
     return Job(pre, tasks, anchor)
+
+
+def needs_no_samples(config: TailorConfig) -> bool:
+    """Whether salience alone decides what is kept: no decoration, and no samples are named."""
+    named = config.calibration or config.anchor or config.save_moments or config.moments
+    reports = [report_of(Path(path)) for path in config.sft]
+    return config.solver == "none" and not named and not any(reports)
 
 
 def _with_vocabulary(config: TailorConfig, pre: Checkpoint, tuned: list[Checkpoint]) -> Checkpoint:
@@ -90,7 +100,7 @@ def _with_vocabulary(config: TailorConfig, pre: Checkpoint, tuned: list[Checkpoi
 
 
 def _calibration(config: TailorConfig, context: Context, place: int) -> Data | None:
-    if config.moments:
+    if config.moments or needs_no_samples(config):
         return None
     if config.calibration:
         file = given_samples(config.calibration[place], config.images)

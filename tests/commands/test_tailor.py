@@ -434,7 +434,7 @@ def test_without_calibration_data(tmp_path: Path, llama: Path) -> None:
     assert refused(tmp_path, tailor(tmp_path / "o", llama, sft)) == (
         2,
         "mllmtool: --calibration: is required, as DIR/ft has no report.json to name its training"
-        " data\n",
+        " data; or pass --solver none, which needs no samples\n",
     )
     for config, message in (
         (
@@ -462,6 +462,19 @@ def test_without_calibration_data(tmp_path: Path, llama: Path) -> None:
             status,
             f"mllmtool: {message}\n",
         )
+
+
+def test_without_samples_the_largest_changes_are_kept(tmp_path: Path, llava: Path) -> None:
+    sft = tune(tmp_path / "ft", llava)
+    ours, found = made(tmp_path / "o", llava, sft, "--solver", "none", "--sparsity", 0.2)
+    before, after = tensors(llava), tensors(sft)
+    for name, tensor in before.items():
+        kept = (ours[name] != tensor).flatten()
+        changes = (after[name] - tensor).abs().flatten()
+        assert int(kept.sum()) == entry_count(0.2, tensor.numel()), name
+        assert torch.equal(ours[name].flatten()[kept], after[name].flatten()[kept])
+        assert changes[kept].min() >= changes[~kept].max(), name
+    assert found["wise_ft"] is None
 
 
 def test_the_training_data_beside_the_report(tmp_path: Path, llama: Path) -> None:
@@ -525,6 +538,7 @@ def test_inputs_that_are_wrong(tmp_path: Path, llama: Path, llava: Path, sums: P
         done = tailor(tmp_path / "o", llama, sft, "--calibration", samples, *flags)
         return refused(tmp_path, done)
 
+    assert run(llama) == (3, f"mllmtool: {llama}: is both --pre and --sft; nothing to tailor\n")
     shutil.copytree(llama, tmp_path / "same")
     assert run(tmp_path / "same") == (
         3,

@@ -102,7 +102,7 @@ def test_the_report_of_an_adapter_names_the_samples(
     assert (done.status, done.err) == (
         2,
         f"mllmtool: --calibration: is required, as {alone} has no report.json to name its training"
-        " data\n",
+        " data; or pass --solver none, which needs no samples\n",
     )
 
 
