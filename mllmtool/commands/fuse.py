@@ -138,6 +138,8 @@ def _size(base: Checkpoint) -> int:
 def _open(config: FuseConfig, context: Context) -> Inputs:
     settings, method = settings_for(config), method_of(config)
     base = Checkpoint.open(config.base)
+    if config.check_class:
+        _check_class(base)
     names = chosen(base, part_of, config)
     weights = tuple(name for name in names if base.info(name).floating)
     _check_dtype(base, weights, config)
@@ -153,6 +155,13 @@ def _open(config: FuseConfig, context: Context) -> Inputs:
     inputs = within(inputs, num_bytes(config.max_ram) if config.max_ram else None)
     check_integers(inputs, sorted(set(names) - set(weights)))
     return inputs
+
+
+def _check_class(base: Checkpoint) -> None:
+    """What is written has the names and shapes of the base: `_proof` sees to that."""
+    from mllmtool.models.skeleton import Skeleton  # imports transformers
+
+    Skeleton(base)
 
 
 def _check_dtype(base: Checkpoint, names: Sequence[str], config: FuseConfig) -> None:

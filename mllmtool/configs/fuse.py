@@ -183,6 +183,13 @@ class FuseConfig(Config):
             json_schema_extra={"words": True},
         ),
     ] = {}  # noqa: RUF012 (pydantic copies it)
+    check_class: Annotated[
+        bool,
+        Field(
+            description="line names and shapes up with transformers' model class first, without"
+            " weights; takes seconds"
+        ),
+    ] = False
     allow_extra: Annotated[
         bool, Field(description="leave out tensors of the models that the base does not have")
     ] = False

@@ -251,6 +251,18 @@ def test_a_dry_run_of_a_sweep_tells_its_points(llava: Path, tuned: list[Path]) -
     assert ten["bytes_to_write"] == 10 * one["bytes_to_write"]
 
 
+def test_names_are_lined_up_with_the_model_class(
+    tmp_path: Path, llava: Path, tuned: list[Path]
+) -> None:
+    argv = ("--method", "wise-ft", "--check-class", "--dry-run")
+    assert mllmtool("fuse", "--base", llava, "--model", tuned[0], *argv).status == 0
+    more = {f"{BLOCKS}.9.mlp.up_proj.weight": torch.ones(2)}
+    paths = [retuned(tmp_path / name, llava, 0, **more) for name in "ab"]
+    assert failure(tmp_path, 3, "--base", paths[0], "--model", paths[1], *argv) == (
+        f"DIR/a: has besides {BLOCKS}.9.mlp.up_proj.weight, against its config.json"
+    )
+
+
 def test_shards_of_a_size(tmp_path: Path) -> None:
     # 40 + 16 bytes are more than 50; 16 + 8 are not; 80 have a file of their own
     sizes = {"layers.0.a": 10, "layers.0.b": 4, "layers.0.c": 2, "layers.0.d": 20, "norm.e": 1}
