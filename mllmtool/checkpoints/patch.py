@@ -142,7 +142,10 @@ class Patch:
     def _check_tensor(self, name: str, base: Checkpoint) -> None:
         expected = self.header.tensors[name]
         if name not in base:
-            raise MismatchError(f"{name}: is in {self.path} but not in {base.path}")
+            raise MismatchError(
+                f"{name}: is in {self.path} but not in {base.path}; give the base that it was made"
+                " for"
+            )
         info = base.info(name)
         if info != TensorInfo(expected.dtype, expected.shape):
             raise MismatchError(
@@ -164,7 +167,9 @@ class Patch:
         expected = {f"{name}.{part}" for name in self.names for part in ("bitmap", "values")}
         if keys != expected:
             odd = some(sorted(keys ^ expected))
-            raise CheckpointError(f"{self.path}: its header and its tensors disagree on {odd}")
+            raise CheckpointError(
+                f"{self.path}: its header and its tensors disagree on {odd}; make or copy it again"
+            )
         for name in self.names:
             tensor = self.header.tensors[name]
             bitmap, values = self._part(name, "bitmap"), self._part(name, "values")

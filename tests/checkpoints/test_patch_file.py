@@ -191,7 +191,10 @@ def test_a_base_that_differs_elsewhere_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"b": BASE["b"]}, "a: is in {patch} but not in {base}"),
+        (
+            {"b": BASE["b"]},
+            "a: is in {patch} but not in {base}; give the base that it was made for",
+        ),
         (
             {**BASE, "a": BASE["a"].reshape(4, 3)},
             "a: F32 (3, 4) in {patch}, F32 (4, 3) in {base}",
@@ -228,8 +231,16 @@ def test_a_base_of_other_tensors(
             "a: values are F16 (4,), expected one axis of F32",
         ),
         ("a.values", torch.zeros(2, 2), "a: values are F32 (2, 2), expected one axis of F32"),
-        ("a.extra", torch.zeros(1), "its header and its tensors disagree on a.extra"),
-        ("b.values", None, "its header and its tensors disagree on b.values"),
+        (
+            "a.extra",
+            torch.zeros(1),
+            "its header and its tensors disagree on a.extra; make or copy it again",
+        ),
+        (
+            "b.values",
+            None,
+            "its header and its tensors disagree on b.values; make or copy it again",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_on_opening(

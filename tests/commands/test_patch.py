@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from commandline import mllmtool
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from weights import same_bits, save_checkpoint
 
 from mllmtool.checkpoints import Checkpoint, PatchBuilder
@@ -146,6 +147,56 @@ def test_a_wrong_base_leaves_nothing(base: Path, patches: list[Path]) -> None:
     for verb in ("apply", "verify"):
         done = mllmtool("patch", verb, patches[0], "--base", other)
         assert (done.status, done.out, done.err) == (3, "", expected)
+    assert set(base.parent.iterdir()) == before
+
+
+def test_applying_twice_leaves_nothing(base: Path, patches: list[Path]) -> None:
+    applied = base.parent / "once"
+    assert mllmtool("patch", "apply", patches[0], "--base", base, "--out", applied).status == 0
+    before = set(base.parent.iterdir())
+    hashes = [Checkpoint.open(path).sha256("a")[:12] for path in (applied, base)]
+    done = mllmtool("patch", "apply", patches[0], "--base", applied, "--out", base.parent / "o")
+    assert (done.status, done.out, done.err) == (
+        3,
+        "",
+        f"mllmtool: a: sha256 {hashes[0]} in {applied}, {hashes[1]} in the base of {patches[0]};"
+        " the patch is on it already\n",
+    )
+    assert set(base.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("verb", ["apply", "verify", "remove", "stack"])
+def test_a_truncated_patch_leaves_nothing(base: Path, patches: list[Path], verb: str) -> None:
+    whole = patches[0].read_bytes()
+    patches[0].write_bytes(whole[:-1])
+    before = set(base.parent.iterdir())
+    further = {"remove": ("--model", base), "stack": (patches[1],)}.get(verb, ())
+    out = () if verb == "verify" else ("--out", base.parent / "o")
+    done = mllmtool("patch", verb, patches[0], *further, "--base", base, *out)
+    assert (done.status, done.out) == (3, "")
+    assert done.err.startswith(f"mllmtool: {patches[0]}: is not a whole safetensors file (")
+    assert done.err.endswith("; copy or download it again\n")
+    assert done.err.count("\n") == 1
+    assert set(base.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("header_too", [False, True])
+def test_a_renamed_tensor_leaves_nothing(base: Path, patches: list[Path], header_too: bool) -> None:
+    with safe_open(patches[0], "pt") as file:
+        metadata = file.metadata()
+        found = {key.replace("a.", "z."): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    if header_too:
+        metadata = {key: text.replace('"a"', '"z"') for key, text in metadata.items()}
+    save_file(found, patches[0], metadata=metadata)
+    before = set(base.parent.iterdir())
+    done = mllmtool("patch", "apply", patches[0], "--base", base, "--out", base.parent / "o")
+    message = (
+        f"z: is in {patches[0]} but not in {base}; give the base that it was made for"
+        if header_too
+        else f"{patches[0]}: its header and its tensors disagree on a.bitmap, a.values, z.bitmap"
+        " and 1 more; make or copy it again"
+    )
+    assert (done.status, done.out, done.err) == (3, "", f"mllmtool: {message}\n")
     assert set(base.parent.iterdir()) == before
 
 
