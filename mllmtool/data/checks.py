@@ -73,7 +73,8 @@ class Checks:
 
     def _quick(self, values: Sequence[Any], fields: Fields, begin: int = 0) -> Iterator[int]:
         """Note what a quick look sees; the rows, numbered from `begin` on, that need another."""
-        looks = quick_looks([lined_up(each, self.form) for each in values], self.form)
+        plain = lined_up(values, self.form)
+        looks = quick_looks(plain, self.form) if plain else None
         if looks and self.folder.holds(chain.from_iterable(looks.images)):
             images = list(map(len, looks.images))
             fields["turns"], fields["chars"], fields["ours"] = looks.turns, looks.chars, looks.ours
@@ -88,7 +89,8 @@ class Checks:
     def _note(self, data: bytes, values: Any, noted: np.void) -> None:
         values = _object(data, values)
         sample = to_sample(values, self.form, "")
-        if looks := quick_looks([lined_up(sample, "messages")], "messages"):
+        plain = lined_up([sample], "messages")
+        if looks := quick_looks(plain, "messages") if plain else None:
             turns, chars, images = int(looks.turns[0]), int(looks.chars[0]), looks.images[0]
         else:
             turns, chars, images = slow_look(sample)

@@ -78,9 +78,8 @@ class ImageFolder:
     def holds(self, names: Iterable[str]) -> bool:
         """Whether `find` accepts them all."""
         try:
-            for name in names:
-                if name not in self._known:
-                    self.find(name)
+            for name in set(names) - self._known:
+                self.find(name)
         except DataError:
             return False
         return True

@@ -15,7 +15,7 @@ from msgspec import UNSET
 from mllmtool.configs.mix_data import Format
 from mllmtool.data.formats import IMAGE_MARK
 from mllmtool.data.mixing import Integers
-from mllmtool.data.plain import Plain
+from mllmtool.data.plain import Plain, names
 from mllmtool.data.samples import Sample, check_sample
 from mllmtool.data.texts import spoken
 from mllmtool.errors import DataError
@@ -37,28 +37,25 @@ class Looks(NamedTuple):
     ours: list[bool]
 
 
-def quick_looks(rows: Sequence[Plain | None], form: Format) -> Looks | None:
+def quick_looks(rows: Sequence[Plain], form: Format) -> Looks | None:
     """Rows of speakers that alternate, with their images; None when one is any other or wrong."""
-    try:
-        dialogues = list(map(TURNS, rows))
-    except AttributeError:
-        return None
+    dialogues = list(map(TURNS, rows))
     numbers = np.fromiter(map(len, dialogues), np.int64)
     turns = [*chain.from_iterable(dialogues)]
     roles, texts = list(map(SPEAKER, turns)), list(map(TEXT, turns))
     marks = np.fromiter(map(str.count, texts, repeat(IMAGE_MARK)), np.int64)
-    images = [row.names for row in rows if row]
+    images = list(map(names, rows))
     starts = np.cumsum(numbers) - numbers
     if (
         numbers.min() < 2
         or not _alternate(roles, starts[numbers % 2 == 1], DUE[form])
         or list(map(len, images)) != np.add.reduceat(marks, starts).tolist()
         or ":" in "".join(chain.from_iterable(images))  # it may be an address
-        or (form != "messages" and any(row.system is not UNSET for row in rows if row))
+        or (form != "messages" and any(row.system is not UNSET for row in rows))
     ):
         return None
     chars = np.add.reduceat(np.fromiter(map(len, texts), np.int64), starts)
-    ours = [form == "messages" and is_ours(row) for row in rows if row]
+    ours = list(map(is_ours, rows)) if form == "messages" else [False] * len(rows)
     return Looks(numbers, chars, images, ours)
 
 

@@ -4,7 +4,7 @@ A turn has a speaker and a text and no more. A decoder that knows the fields tak
 time of a parser, and says no to a row with a further key: that one is parsed, and lined up here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -40,13 +40,6 @@ class Plain(msgspec.Struct, gc=False):
     image: str | UnsetType = UNSET
     system: Any = UNSET
     mix: Any = field(name="_mix", default=UNSET)
-
-    @property
-    def names(self) -> list[str]:
-        """Of its images."""
-        if self.images is not UNSET:
-            return self.images
-        return [] if self.image is UNSET else [self.image]
 
 
 class Messages(Plain, gc=False, kw_only=True):
@@ -92,11 +85,21 @@ def parser(form: Format) -> Callable[[bytes], Any]:
     return parse
 
 
-def lined_up(values: Any, form: Format) -> Plain | None:
-    """A parsed row as a plain one, or None; one that is plain already is as it was."""
-    if isinstance(values, Plain):
-        return values
+def names(row: Plain) -> list[str]:
+    """Of its images."""
+    if row.images is not UNSET:
+        return row.images
+    return [] if row.image is UNSET else [row.image]
+
+
+def lined_up(rows: Sequence[Any], form: Format) -> Sequence[Plain] | None:
+    """Parsed rows as plain ones; None when one cannot be."""
+    if form not in KINDS:
+        return None
+    kind, only = KINDS[form]
+    if set(map(type, rows)) == {only}:
+        return rows
     try:
-        return msgspec.convert(values, KINDS[form][0]) if form in KINDS else None
+        return [row if type(row) is only else msgspec.convert(row, kind) for row in rows]
     except msgspec.ValidationError:
         return None

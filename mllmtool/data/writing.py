@@ -2,6 +2,7 @@
 
 import json
 import os
+from binascii import b2a_hex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -111,12 +112,12 @@ def write_chunk(writing: Writing, chunk: Chunk) -> bytes:
     rows = zip(*(column.tolist() for column in columns), texts, strict=True)
     for number, (source, index, copy, ours, text) in enumerate(rows):
         origin = writing.origins[source]
-        digest = sha256(text).hexdigest()[:16]
+        digest = b2a_hex(sha256(text).digest()[:8])
         body = origin.quickly(text, ours)
         if not body:
             sample = origin.sample(text, index)
             if ours or origin.control or "_mix" in sample:
-                mix = {"source": origin.name, "index": index, "copy": copy, "hash": digest}
+                mix = {"source": origin.name, "index": index, "copy": copy, "hash": digest.decode()}
                 if origin.control and chunk.turns and chunk.images:
                     at = int(chunk.turns[0][number]), int(chunk.images[0][number])
                     said, shown = origin.sample(turns[number], 0), origin.sample(images[number], 0)
@@ -125,7 +126,7 @@ def write_chunk(writing: Writing, chunk: Chunk) -> bytes:
                 lines.append(_line(sample, mix))
                 continue
             body = to_json(sample)
-        lines.append(ORIGIN % (body[:-1].rstrip(), origin.head, index, copy, digest.encode()))
+        lines.append(ORIGIN % (body[:-1].rstrip(), origin.head, index, copy, digest))
     return b"".join(lines)
 
 
