@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mllmtool.configs.base import Config
+from mllmtool.configs.eval_matrix import Bootstrap, Margin
 
 
 class EvalExportConfig(Config):
@@ -28,10 +29,5 @@ class EvalImportConfig(Config):
     checkpoint: Annotated[
         tuple[str, ...], Field(description="LABEL=FILE or LABEL=FOLDER of another, repeated")
     ] = ()
-    margin: Annotated[
-        float | None,
-        Field(
-            description="loss that still counts as kept, a share; default: the suite's", gt=0, lt=1
-        ),
-    ] = None
-    bootstrap: Annotated[int, Field(description="bootstrap resamples", ge=100)] = 10000
+    margin: Margin = None
+    bootstrap: Bootstrap = 10000

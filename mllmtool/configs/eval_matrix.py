@@ -8,6 +8,12 @@ from pydantic import AfterValidator, Field, model_validator
 
 from mllmtool.configs.base import Config
 
+Margin = Annotated[
+    float | None,
+    Field(description="loss that still counts as kept, a share; default: the suite's", gt=0, lt=1),
+]
+Bootstrap = Annotated[int, Field(description="bootstrap resamples", ge=100)]
+
 
 def _in_points(text: str) -> str:
     if not re.fullmatch(r"\d+(\.\d+)?pp", text):
@@ -47,13 +53,8 @@ class EvalMatrixConfig(Config):
     limit: Annotated[
         int | None, Field(description="items a task, drawn by the seed; default all", ge=1)
     ] = None
-    margin: Annotated[
-        float | None,
-        Field(
-            description="loss that still counts as kept, a share; default: the suite's", gt=0, lt=1
-        ),
-    ] = None
-    bootstrap: Annotated[int, Field(description="bootstrap resamples", ge=100)] = 10000
+    margin: Margin = None
+    bootstrap: Bootstrap = 10000
     stages: Annotated[
         tuple[str, ...],
         Field(
@@ -124,7 +125,7 @@ class EvalCompareConfig(Config):
             lt=1,
         ),
     ] = None
-    bootstrap: Annotated[int, Field(description="bootstrap resamples", ge=100)] = 10000
+    bootstrap: Bootstrap = 10000
     json_output: Annotated[
         bool, Field(description="print JSON instead of a table", json_schema_extra={"flag": "json"})
     ] = False
@@ -137,9 +138,4 @@ class EvalCheckConfig(Config):
     samples: Annotated[
         tuple[str, ...], Field(description="training samples to look for its items in, repeated")
     ] = ()
-    margin: Annotated[
-        float | None,
-        Field(
-            description="loss that still counts as kept, a share; default: the suite's", gt=0, lt=1
-        ),
-    ] = None
+    margin: Margin = None
