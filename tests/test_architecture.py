@@ -15,7 +15,7 @@ ONLY_IN = {
     "peft": {"training"},
     "typer": {"cli"},
     "yaml": {"cli", "configs", "data", "evaluation", "training"},
-    "matplotlib": {"evaluation", "fusion", "tailoring", "training"},
+    "matplotlib": {"evaluation", "fusion", "reports", "tailoring", "training"},
     "jinja2": {"evaluation"},
 }
 

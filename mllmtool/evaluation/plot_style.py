@@ -2,13 +2,12 @@
 
 import io
 import re
-from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mllmtool.evaluation.colours import FAINT, GAIN, INK, LOSS, RULE, hexadecimal
+from mllmtool.reports.figures import PLAIN
 
 BLUE, ORANGE, PAPER = hexadecimal(GAIN), hexadecimal(LOSS), "#ffffff"
 VERDICT_COLOURS = {"kept": BLUE, "forgot": ORANGE, "undecided": FAINT}
@@ -17,8 +16,7 @@ SERIES = (BLUE, "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 DASHES = ("-", "--", ":", "-.")
 BAND: Any = {"color": RULE, "alpha": 0.45, "lw": 0}  # the margin
 STYLE: Any = {
-    "text.parse_math": False,
-    "font.family": "DejaVu Sans",
+    **PLAIN,
     "font.size": 9,
     "axes.edgecolor": RULE,
     "axes.labelcolor": INK,
@@ -37,12 +35,6 @@ THEME = {  # colours of figures by their names in the page's style
     ORANGE: "loss",
 }
 UNDATED = {"Date": None, "Creator": None, "Format": None, "Type": None}
-
-
-def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure; the same bytes for the same figure."""
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=160, metadata={"Software": None})
 
 
 def svg(figure: Figure, title: str) -> str:

@@ -14,10 +14,11 @@ from mllmtool.evaluation.colours import FAINT, INK, ink, shade
 from mllmtool.evaluation.curve_plot import MARKS, curves, series_of
 from mllmtool.evaluation.findings import points_of
 from mllmtool.evaluation.pareto_plot import pareto
-from mllmtool.evaluation.plot_style import BAND, PAPER, STYLE, VERDICT_COLOURS, save_png, svg
+from mllmtool.evaluation.plot_style import BAND, PAPER, STYLE, VERDICT_COLOURS, svg
 from mllmtool.evaluation.results import QuadrantRow, Results, Stages
 from mllmtool.evaluation.scoring import QUADRANTS
 from mllmtool.evaluation.wording import SYMBOLS, quadrant, signed, span
+from mllmtool.reports.figures import save_png
 
 ACROSS = 5  # panels in a row
 
@@ -35,7 +36,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     with matplotlib.rc_context(STYLE):
         for name, picture in _pictures(results):
             figure = picture.draw(results)
-            save_png(figure, folder / f"{name}.png")
+            save_png(figure, folder / f"{name}.png", dpi=160)
             if picture.title:
                 shown[name] = svg(figure, picture.title)
     return shown

@@ -6,19 +6,18 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap, ListedColormap, LogNorm
 from matplotlib.figure import Figure
 
 from mllmtool.checkpoints.dtypes import Array
 from mllmtool.fusion.places import Place
+from mllmtool.reports.figures import PLAIN, save_png
 
 HEAT_MAP_NAME = "drift.png"
 INK, SOFT, SAME = "#222222", "#767676", "#e9e9e9"
 SERIES = ("#1a5fb4", "#d55e00", "#009e73", "#cc79a7")
 STYLE: Any = {
-    "text.parse_math": False,
-    "font.family": "DejaVu Sans",
+    **PLAIN,
     "font.size": 7,
     "text.color": INK,
     "axes.labelcolor": SOFT,
@@ -57,7 +56,7 @@ def draw_heat_map(modules: Mapping[Place, Mapping[str, Any]], path: Path) -> Non
         bar.set_ticks(_ticks(*ends))
         bar.set_label(f"{LABEL}; grey: as in the base", loc="left")
         bar.outline.set_visible(False)
-        _save(figure, path)
+        save_png(figure, path, dpi=150)
 
 
 def draw_depth(blocks: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -87,7 +86,7 @@ def draw_depth(blocks: Sequence[Mapping[str, Any]], path: Path) -> None:
             lines = upper.get_legend_handles_labels()
             figure.legend(*lines, loc="outside upper left", frameon=False)
         figure.align_ylabels()
-        _save(figure, path)
+        save_png(figure, path, dpi=150)
 
 
 def _panels(
@@ -157,8 +156,3 @@ def _draw_panel(axes: Any, panel: tuple[str, list[str], Array], widest: int, nor
 def _colours() -> Colormap:
     """From one that is told from the paper on."""
     return ListedColormap(matplotlib.colormaps["YlGnBu"](np.linspace(0.12, 1, 256)))
-
-
-def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=150, format="png", metadata={"Software": None})

@@ -6,13 +6,13 @@ from statistics import median
 from typing import Any
 
 import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mllmtool.reports.figures import PLAIN, save_png
 from mllmtool.tailoring.presets import block_of
 
-STYLE: Any = {"text.parse_math": False, "font.family": "DejaVu Sans", "font.size": 8}
+STYLE: Any = {**PLAIN, "font.size": 8}
 ERRORS_NAME, DENSITY_NAME = "error_by_depth.png", "density_by_type.png"
 Row = Mapping[str, Any]
 
@@ -73,7 +73,6 @@ def _median(values: Sequence[float | None]) -> float:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=140, metadata={"Software": None})
+    save_png(figure, path, dpi=140)

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-STYLE: Any = {"text.parse_math": False, "font.family": "DejaVu Sans", "font.size": 8}
+from mllmtool.reports.figures import PLAIN, save_png
+
+STYLE: Any = {**PLAIN, "font.size": 8}
 
 
 def draw_curves(
@@ -17,7 +18,6 @@ def draw_curves(
     """Write the PNG; the same bytes for the same curves."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.2 + 2.6 * bool(points), 3.6), layout="constrained")
-        FigureCanvasAgg(figure)
         columns = 2 if points else 1
         steps = [point["step"] for point in curve]
         for row, key in enumerate(("loss", "learning_rate")):
@@ -28,7 +28,7 @@ def draw_curves(
         axes.set_xlabel("step")
         if points:
             _probe(figure.add_subplot(1, 2, 2), points)
-        figure.savefig(path, dpi=140, metadata={"Software": None})
+        save_png(figure, path, dpi=140)
 
 
 def _probe(axes: Any, points: Sequence[dict[str, Any]]) -> None:

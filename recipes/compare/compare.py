@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import t
+
+from mllmtool.reports.figures import save_png
 
 LEVELS = (0.8, 0.9, 0.95)
 TUNED = "unsafe"
@@ -179,8 +180,7 @@ def draw(seeds: list[list[Row]], path: Path) -> None:
     axes.set_ylabel("mean change of the old quadrants, points")
     axes.legend(fontsize=8, frameon=False)
     axes.grid(alpha=0.3)
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=160, metadata={"Software": None})
+    save_png(figure, path, dpi=160)
 
 
 if __name__ == "__main__":
