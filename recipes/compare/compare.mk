@@ -7,6 +7,8 @@
 
 C := build/compare/$(SCALE)
 CS := $(C)-$(SEED)
+
+ifeq ($(SCALE),toy)
 SEEDS := 0 1 2
 WEIGHTS := 0.4 0.5 0.6 0.7 0.8 0.9
 GRAFTS := 0.1 0.2 0.3 0.4 0.7
@@ -15,8 +17,7 @@ RELEASED := 0.1 0.2 0.5
 PAPER := 0.05 0.1 0.2 0.5
 ANCHOR_DENSITIES := 0.1 0.3 1
 ANCHOR_WEIGHTS := 0.1 0.2 0.3 0.5 1 2
-
-ifeq ($(SCALE),small)
+else ifeq ($(SCALE),smoke)
 SEEDS := 0
 WEIGHTS := 0.5 0.7
 GRAFTS := 0.1

@@ -5,8 +5,6 @@
 #             ├── tailor: paper's preset, anchored                         ├── eval-matrix ── page
 #             └── fuse: WiSE-FT with the base; two tasks into one ─────────┘
 
-MAKEFLAGS += -j$(JOBS)
-
 D := build/demo/$(SCALE)-$(SEED)
 DATA := $(D)/data
 TARGET := $(DATA)/garment-name.jsonl
@@ -18,10 +16,11 @@ WISE := wise-ft-0.5 wise-ft-0.7
 REPAIRED := tailor-paper tailor-anchored $(WISE)
 PAGE := $(D)/eval/report.json
 
-LIMIT := --limit 300
+ifeq ($(SCALE),toy)
+STEPS :=
 SECOND_STEPS := --steps 200
-
-ifeq ($(SCALE),small)
+LIMIT := --limit 300
+else ifeq ($(SCALE),smoke)
 STEPS := --steps 4
 SECOND_STEPS := $(STEPS)
 LIMIT := --limit 40 --bootstrap 500

@@ -10,11 +10,12 @@
 H := build/hybrid/$(SCALE)-$(SEED)
 HDATA := $(H)/data
 SHARES := 0 0.1 0.5 0.7
+
+ifeq ($(SCALE),toy)
 HYBRID_TOTAL := 10000
 HYBRID_STEPS :=
 HYBRID_LIMIT := --limit 300
-
-ifeq ($(SCALE),small)
+else ifeq ($(SCALE),smoke)
 HYBRID_TOTAL := 100
 HYBRID_STEPS := --steps 2 --batch 16 --micro-batch 16
 HYBRID_LIMIT := --limit 10 --bootstrap 200
