@@ -312,13 +312,12 @@ def _configs(
 
 def _recipe(name: str, path: str) -> dict[str, Any]:
     """The values of a recipe: YAML of config keys, or the `config` and `seed` of a report."""
-    import yaml
+    from mllmtool.configs.yaml_text import load_yaml
 
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"--recipe: {path} cannot be read: {reason}") from error
+        values = load_yaml(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--recipe: {path} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"--recipe: {path} is not a mapping of keys to values")
     if values.get("schema") != "mllmtool.report/1":

@@ -80,6 +80,15 @@ def test_an_unknown_recipe_key_names_the_right_one(tmp_path: Path) -> None:
     assert done.stderr == "mllmtool: r.yaml: densty: unknown key; did you mean density?\n"
 
 
+def test_a_recipe_with_a_key_twice(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("method: ties\nbase: b\nmethod: dare\n")
+    done = mllmtool("fuse", "--recipe", "r.yaml", "--out", "x", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "mllmtool: --recipe: r.yaml cannot be read: line 3, column 1: method is given twice\n",
+    )
+
+
 def test_a_recipe_that_is_no_mapping(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("- 1\n")
     done = mllmtool("fuse", "--recipe", "r.yaml", cwd=tmp_path)

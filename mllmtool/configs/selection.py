@@ -6,8 +6,9 @@ On the command line `full`, `lora`, `lora:RANK`, `full:q_proj,v_proj`, or the YA
 
 from typing import Annotated, Any, Literal, Self, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from mllmtool.configs.yaml_text import load_yaml
 
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 
@@ -94,9 +95,9 @@ def parse_mapping(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{value!r} is not YAML") from error
+        return load_yaml(value)
+    except ValueError as error:
+        raise ValueError(f"{value!r} is not YAML: {error}") from error
 
 
 def parse_how(how: Any) -> Any:

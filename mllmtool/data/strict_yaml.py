@@ -1,15 +1,14 @@
 """YAML files read as strict models; every wrong key is named, with what it may have meant."""
 
 import difflib
-import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mllmtool.errors import DataError, some
+from mllmtool.configs.yaml_text import load_yaml
+from mllmtool.errors import DataError
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -27,8 +26,8 @@ def read_yaml(model: type[M], path: Path) -> M:
         DataError: the file and each key that is wrong.
     """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        values = load_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, Mapping):
         raise DataError(f"{path}: is not a mapping of keys to values")
@@ -37,37 +36,6 @@ def read_yaml(model: type[M], path: Path) -> M:
     except ValidationError as error:
         issues = [_issue(model, issue) for issue in error.errors(include_url=False)]
         raise DataError(f"{path}: {'; '.join(issues)}") from error
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set[str]()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                problem = f"{key.value} is given twice"
-                raise yaml.constructor.ConstructorError(
-                    problem=problem, problem_mark=key.start_mark
-                )
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-def named_fields(key: str, template: str, known: set[str]) -> set[str]:
-    """The fields of a template; anything but a plain `{name}` is refused."""
-    try:
-        found = [parts[1:] for parts in string.Formatter().parse(template) if parts[1] is not None]
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}; write {{{{ and }}}} for braces") from error
-    wrong = [name or "" for name, spec, turn in found if name not in known or spec or turn]
-    if wrong:
-        shown = some([f"{{{name}}}" for name in wrong])
-        raise ValueError(
-            f"{key}: unknown field {shown}; fields are"
-            f" {', '.join(f'{{{name}}}' for name in sorted(known))}"
-        )
-    return {str(name) for name, _, _ in found}
 
 
 def _issue(model: type[BaseModel], issue: Any) -> str:

@@ -10,10 +10,10 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mllmtool.configs.build_vqa import Style
+from mllmtool.configs.yaml_text import load_yaml
 from mllmtool.data.distractors import Pool
 from mllmtool.data.labelled import Labelled
 from mllmtool.data.samples import IMAGE_MARK
@@ -87,8 +87,8 @@ def read_templates(path: Path, label_column: str) -> dict[Style, tuple[Template,
         DataError: the file and the entry that is wrong.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        values = load_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise DataError(f"{path}: is not a mapping of styles to lists")

@@ -27,7 +27,7 @@ from mllmtool.data.samples import (
     parse_line,
     read_jsonl,
 )
-from mllmtool.data.strict_yaml import Strict, named_fields, read_yaml
+from mllmtool.data.strict_yaml import Strict, read_yaml
 from mllmtool.data.task_types import (
     NO_PRIMARY,
     AnswerForm,
@@ -37,6 +37,7 @@ from mllmtool.data.task_types import (
     allowed_metrics,
     usual_metrics,
 )
+from mllmtool.data.templates import known_fields
 from mllmtool.errors import DataError
 
 LETTERS = string.ascii_uppercase
@@ -184,10 +185,10 @@ class TaskFile(Strict):
             raise ValueError("answer: is required for mcq: letter or text")
         if self.type != "mcq" and self.answer is not None:
             raise ValueError(f"answer: is for mcq, and type is {self.type}")
-        fields = named_fields("prompt", self.template, self._known)
+        fields = _fields("prompt", self.template, self._known)
         if self.answer == "letter" and "options" not in fields:
             raise ValueError("prompt: lacks {options}, and answer is letter")
-        style = named_fields("options_style", self.options_style, {"letter", "text"})
+        style = _fields("options_style", self.options_style, {"letter", "text"})
         if self.answer == "letter" and "letter" not in style:
             raise ValueError("options_style: lacks {letter}, and answer is letter")
         if any(IMAGE_MARK in text for text in (self.template, self.options_style)):
@@ -369,6 +370,13 @@ def _unfit(item: Item, file: TaskFile) -> str | None:
     if "{question}" in file.template and not item.question.strip():
         return "question: is empty, and the prompt shows it"
     return "has images, and type is text" if kind == "text" and item.images else None
+
+
+def _fields(key: str, template: str, known: set[str]) -> list[str]:
+    try:
+        return known_fields(template, known)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def _twins(item: Item) -> list[int]:

@@ -1,6 +1,9 @@
 """Texts with named fields, `{like_this}`, for which values are put in; no code is ever run."""
 
 import string
+from collections.abc import Set
+
+from mllmtool.errors import some
 
 
 def template_fields(template: str) -> list[str]:
@@ -17,3 +20,17 @@ def template_fields(template: str) -> list[str]:
         if not name or name.isdigit() or spec or turn or any(mark in name for mark in ".[]"):
             raise ValueError(f"{{{name}}}: a field is a plain name")
     return [str(name) for name, _, _ in found]
+
+
+def known_fields(template: str, known: Set[str]) -> list[str]:
+    """The names of the fields.
+
+    Raises:
+        ValueError: as `template_fields`, or a field is not among the known.
+    """
+    found = template_fields(template)
+    unknown = [f"{{{name}}}" for name in found if name not in known]
+    if unknown:
+        fields = ", ".join(f"{{{name}}}" for name in sorted(known))
+        raise ValueError(f"unknown field {some(unknown)}; fields are {fields}")
+    return found

@@ -610,6 +610,7 @@ WRONG_TEMPLATES = {
     "multi: [What]": (
         "multi: unknown style; styles are multiple-choice, yes-no, short, brief, detailed"
     ),
+    "short: [a]\nshort: [b]": "cannot be read: line 2, column 1: short is given twice",
     "short: What?": "short: is not a list of templates",
     "short: []": "short: is not a list of templates",
     "short: [{question: a, answer: b}]": "short: lacks {class_name}",

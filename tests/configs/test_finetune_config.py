@@ -89,7 +89,11 @@ def test_rates_by_part() -> None:
         ),
         ({"keep": {"qqq": 2}}, "qqq: unknown key of keep"),
         ({"train": {"language": {}}}, "--train (language): is neither full nor lora, or both"),
-        ({"train": ["language={full"]}, "--train: '{full' is not YAML"),
+        (
+            {"train": ["language={full"]},
+            "--train: '{full' is not YAML: line 1, column 6: expected ',' or '}', but got"
+            " '<stream end>'",
+        ),
         (
             {"train": {"language": {"full": {}, "lora": {}}}},
             "--train (language): is neither full nor lora, or both",
