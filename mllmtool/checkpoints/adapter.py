@@ -102,6 +102,16 @@ class AdaptedCheckpoint(Checkpoint):
         """Hash of the adapter's weights."""
         return file_sha256(self.path / WEIGHTS)
 
+    def product(self, name: str) -> tuple[Array, Array] | None:
+        """What is added to a matrix, as (rows, r) times (r, columns) in float64.
+
+        None where it is no such product: of what is not adapted or replaced whole, and of DoRA.
+        """
+        factors = self._factors(name) if name in self._low and name not in self._whole else {}
+        if factors.keys() != {"left", "right"}:
+            return None
+        return self._low[name].scale * factors["left"], factors["right"]
+
     def _entries(self, name: str, first: int, count: int) -> Array:
         if name not in self._low:
             return self._before(name, first, count)

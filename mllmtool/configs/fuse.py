@@ -32,6 +32,7 @@ FuseMethod = Literal[
     "optmerge",
     "fisher",
     "regmean",
+    "knots",
 ]
 Swept = Literal[
     "scale",

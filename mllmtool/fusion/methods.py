@@ -9,6 +9,7 @@ from mllmtool.fusion.compat import ROWS as MERGEKIT
 from mllmtool.fusion.competition import pcb
 from mllmtool.fusion.interference import optmerge, wudi
 from mllmtool.fusion.interpolation import is_share, linear, slerp, wise_ft
+from mllmtool.fusion.knots import knots
 from mllmtool.fusion.magnitude_sampling import della, has_room
 from mllmtool.fusion.masking import breadcrumbs, consensus, has_voters, leaves_room
 from mllmtool.fusion.matrices import of_matrices
@@ -170,6 +171,14 @@ METHODS: dict[FuseMethod, Method] = {
         shares=True,
         needs="moments",
         check=is_part,
+    ),
+    "knots": Method(
+        knots,
+        paper="Stoica et al. 2025, Model merging with SVD to tie the KnOTS",
+        defaults="density 0.2, scale 0.6: the released code's for CLIP ViT-B",
+        reads={"density": 0.2, "scale": 0.6},
+        unit="matrix",
+        cost=4.0,  # of adapters
     ),
 }
 
