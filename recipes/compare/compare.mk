@@ -40,8 +40,8 @@ compare: $(C)/compare.md  ## every way not to forget, at several strengths and o
 	@cat $<
 
 .PHONY: compare compare-seed always
-$(C)/compare.md: compare/compare.py $(SEEDS:%=$(C)/seed-%.json)
-	$(PY) compare/compare.py $(@D) $(SEEDS:%=$(C)/seed-%.json)
+$(C)/compare.md: compare/compare.py $(PAGES) $(SEEDS:%=$(C)/seed-%.json)
+	$(PY) compare/compare.py $(SCALE) $(@D) $(SEEDS:%=$(C)/seed-%.json)
 
 # A make of its own for each seed; the copy is left alone where nothing changed.
 $(SEEDS:%=$(C)/seed-%.json): $(C)/seed-%.json: always | $(ENV)

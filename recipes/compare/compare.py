@@ -1,16 +1,16 @@
 """Compare the ways not to forget over several seeds, at equal gain on the new task.
 
-    python recipes/compare/compare.py OUT EVAL/report.json [EVAL/report.json ...]
+    python recipes/compare/compare.py SCALE OUT EVAL/report.json [EVAL/report.json ...]
 
-OUT/compare.md    what each way keeps at a share of the tuned checkpoint's gain, and the findings
-OUT/pareto.png    every checkpoint of every seed: gain against the mean loss of the old quadrants
-OUT/compare.json  the same figures
+OUT/compare.md, .html, .json  what each way keeps at a share of the tuned checkpoint's gain, and the
+                              findings
+OUT/pareto.png                every checkpoint of every seed: gain against the mean loss of the old
+                              quadrants
 
 A way is given at several strengths. At a level, say 0.9 of what the tuned checkpoint gains, a
 way's figure on one seed is read off the line through those of its strengths that no other of them
 beats in both gain and loss. A finding is the difference of two ways there, over the seeds that
-both reach: held when Student's interval (95 %) of its mean lies above zero, not held when it lies
-below, else undecided.
+both reach.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.stats import t
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from findings import Finding, over_seeds
+from pages import Page, Table, write
 
 from mllmtool.reports.figures import save_png
 
@@ -57,41 +61,18 @@ class Row(NamedTuple):
         return re.sub(r"(-[0-9.]+)+$", "", self.label)
 
 
-class Finding(NamedTuple):
-    """One way less another at a level: mean and interval over seeds, in shares."""
-
-    claim: str
-    level: float
-    mean: float
-    low: float
-    high: float
-    seeds: int
-
-    @property
-    def verdict(self) -> str:
-        """What the interval says; of fewer than two seeds, nothing."""
-        if self.seeds < 2:
-            return "undecided"
-        return "held" if self.low > 0 else "not held" if self.high < 0 else "undecided"
-
-
 def main() -> None:
-    """Write the three files."""
+    """Write the files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scale")
     parser.add_argument("out", type=Path)
     parser.add_argument("reports", type=Path, nargs="+")
     arguments = parser.parse_args()
     seeds = [rows_of(json.loads(path.read_text())) for path in arguments.reports]
-    findings = [
-        finding for claim in CLAIMS for level in LEVELS for finding in compared(seeds, claim, level)
-    ]
     arguments.out.mkdir(parents=True, exist_ok=True)
     draw(seeds, arguments.out / "pareto.png")
     rows = [[row._asdict() for row in seed] for seed in seeds]
-    verdicts = [{**found._asdict(), "verdict": found.verdict} for found in findings]
-    text = json.dumps({"seeds": rows, "findings": verdicts}, indent=1)
-    (arguments.out / "compare.json").write_text(text + "\n")
-    (arguments.out / "compare.md").write_text(page(seeds, findings))
+    write(page(seeds, arguments.scale), arguments.out, rows)
 
 
 def rows_of(report: dict[str, Any]) -> list[Row]:
@@ -105,7 +86,7 @@ def at_level(rows: list[Row], way: str, level: float) -> float | None:
     wanted = level * next(row.gain for row in rows if row.label == TUNED)
     same = sorted((row for row in rows if row.way == way), key=lambda row: row.gain)
     best = [row for place, row in enumerate(same) if row.kept >= max(r.kept for r in same[place:])]
-    if best[-1].gain < wanted:
+    if not best or best[-1].gain < wanted:
         return None
     return float(np.interp(wanted, [row.gain for row in best], [row.kept for row in best]))
 
@@ -114,44 +95,53 @@ def compared(seeds: list[list[Row]], claim: tuple[str, str, str], level: float) 
     """The finding of one claim at one level; none if no seed has both ways there."""
     first, second, text = claim
     pairs = [(at_level(rows, first, level), at_level(rows, second, level)) for rows in seeds]
-    differences = np.array([one - two for one, two in pairs if one is not None and two is not None])
-    if not len(differences):
+    differences = [one - two for one, two in pairs if one is not None and two is not None]
+    if not differences:
         return []
-    mean, half = float(differences.mean()), 0.0
-    if len(differences) > 1:
-        error = differences.std(ddof=1) / len(differences) ** 0.5
-        half = float(t.ppf(0.975, len(differences) - 1) * error)
-    return [Finding(text, level, mean, mean - half, mean + half, len(differences))]
+    claimed = f"{text}, at {level:.0%} of the gain"
+    return [Finding(claimed, over_seeds(differences), f"{len(differences)} seed(s)")]
 
 
-def page(seeds: list[list[Row]], findings: list[Finding]) -> str:
-    """The tables in Markdown."""
+def page(seeds: list[list[Row]], scale: str) -> Page:
+    """What every way keeps at each level, and the findings."""
     ways = list(dict.fromkeys(row.way for row in seeds[0]))
-    lines = [
-        f"# What keeps most at equal gain, {len(seeds)} seed(s)",
-        "",
-        "Mean change of the old quadrants, points, at a share of the tuned checkpoint's gain:"
+    return Page(
+        name="compare",
+        title=f"What keeps most at equal gain, {len(seeds)} seed(s)",
+        lead="Mean change of the old quadrants, points, at a share of the tuned checkpoint's gain:"
         " mean over seeds (least to most); in brackets the seeds that reach the level, if not all.",
-        "",
-        "| way | strengths | " + " | ".join(f"{level:.0%}" for level in LEVELS) + " |",
-        "|---|---" + "|---" * len(LEVELS) + "|",
-    ]
-    for way in ways:
-        strengths = sum(row.way == way for row in seeds[0])
-        cells = [cell([at_level(rows, way, level) for rows in seeds]) for level in LEVELS]
-        lines.append(f"| {way} | {strengths} | " + " | ".join(cells) + " |")
-    lines += ["", "| finding | at | difference, points | verdict |", "|---|---|---|---|"]
-    for found in findings:
-        span = f"{100 * found.mean:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
-        lines.append(f"| {found.claim} | {found.level:.0%} | {span} | {found.verdict} |")
-    lines += ["", "![gain against loss](pareto.png)", "", "| checkpoint | gain | old quadrants |"]
-    lines.append("|---|---|---|")
+        scale=scale,
+        findings=[
+            found for claim in CLAIMS for level in LEVELS for found in compared(seeds, claim, level)
+        ],
+        tables=[
+            Table(
+                "Ways",
+                ["way", "strengths", *(f"{level:.0%}" for level in LEVELS)],
+                [way_row(seeds, way) for way in ways],
+            ),
+            Table("Checkpoints", ["checkpoint", "gain", "old quadrants"], checkpoint_rows(seeds)),
+        ],
+        pictures={"Gain against loss": "pareto.png"},
+    )
+
+
+def way_row(seeds: list[list[Row]], way: str) -> list[str]:
+    """A way at every level."""
+    strengths = sum(row.way == way for row in seeds[0])
+    cells = [cell([at_level(rows, way, level) for rows in seeds]) for level in LEVELS]
+    return [way, str(strengths), *cells]
+
+
+def checkpoint_rows(seeds: list[list[Row]]) -> list[list[str]]:
+    """Every checkpoint's gain and loss on each seed."""
+    found = []
     for row in seeds[0]:
         same = [other for rows in seeds for other in rows if other.label == row.label]
         gains = " / ".join(f"{100 * other.gain:+.1f}" for other in same)
         kept = " / ".join(f"{100 * other.kept:+.1f}" for other in same)
-        lines.append(f"| {row.label} | {gains} | {kept} |")
-    return "\n".join(lines) + "\n"
+        found.append([row.label, gains, kept])
+    return found
 
 
 def cell(values: list[float | None]) -> str:
