@@ -12,8 +12,9 @@ from pydantic import BaseModel
 
 import mllmtool
 from mllmtool.cli import COMMANDS
+from mllmtool.data.items import Item
 from mllmtool.data.samples import Sample
-from mllmtool.data.suites import Item, SuiteFile, TaskFile
+from mllmtool.data.suites import SuiteFile, TaskFile
 from mllmtool.evaluation.predictions import Prediction
 from mllmtool.evaluation.results import Results
 from mllmtool.reports import Report

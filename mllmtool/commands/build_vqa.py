@@ -17,6 +17,7 @@ from mllmtool.context import Context
 from mllmtool.data.choices import Questions, sample
 from mllmtool.data.class_distractor import distracted, read_items
 from mllmtool.data.distractors import Near, Pool, read_confusion
+from mllmtool.data.items import LETTERS
 from mllmtool.data.labelled import Columns, Labelled, LabelledImages, option_text, read_labelled
 from mllmtool.data.samples import images_root, write_jsonl
 from mllmtool.data.styles import (
@@ -28,7 +29,6 @@ from mllmtool.data.styles import (
     make_templates,
     read_templates,
 )
-from mllmtool.data.suites import LETTERS
 from mllmtool.data.tables import is_table
 from mllmtool.errors import ConfigError, DataError, some
 from mllmtool.reports import Artifact, file_sha256

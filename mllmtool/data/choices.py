@@ -11,10 +11,10 @@ from typing import Any
 
 from mllmtool.configs.build_vqa import Answer, Style
 from mllmtool.data.distractors import Pool
+from mllmtool.data.items import LETTERS
 from mllmtool.data.labelled import Labelled
 from mllmtool.data.samples import IMAGE_MARK
 from mllmtool.data.styles import CHOICE, Template, draw_facts
-from mllmtool.data.suites import LETTERS
 from mllmtool.errors import ConfigError
 
 

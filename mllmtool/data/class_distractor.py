@@ -12,9 +12,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from mllmtool.data.items import Item
 from mllmtool.data.labelled import option_text
 from mllmtool.data.samples import parse_line, read_jsonl
-from mllmtool.data.suites import Item
 from mllmtool.errors import DataError
 
 

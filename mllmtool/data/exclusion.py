@@ -13,8 +13,9 @@ from typing import Any
 from mllmtool.configs.mix_data import REASONS, Reason
 from mllmtool.data.formats import detect, to_sample
 from mllmtool.data.images import ImageFolder
+from mllmtool.data.items import LETTERS, Item
 from mllmtool.data.samples import check_sample, images_root, parse_line, read_rows
-from mllmtool.data.suites import LETTERS, Item, read_suite
+from mllmtool.data.suites import read_suite
 from mllmtool.data.texts import plain, spoken
 from mllmtool.errors import DataError
 

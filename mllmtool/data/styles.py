@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mllmtool.configs.build_vqa import Style
 from mllmtool.configs.yaml_text import load_yaml
 from mllmtool.data.distractors import Pool
+from mllmtool.data.items import LETTERS
 from mllmtool.data.labelled import Labelled
 from mllmtool.data.samples import IMAGE_MARK
-from mllmtool.data.suites import LETTERS
 from mllmtool.data.templates import template_fields
 from mllmtool.errors import DataError
 

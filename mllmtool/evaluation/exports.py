@@ -14,8 +14,9 @@ from typing import Any
 
 import yaml
 
+from mllmtool.data.items import LETTERS, Item
 from mllmtool.data.samples import IMAGE_MARK, write_jsonl
-from mllmtool.data.suites import LETTERS, Item, Suite, Task
+from mllmtool.data.suites import Suite, Task
 from mllmtool.errors import DataError
 
 UTILS = Path(__file__).parent / "templates" / "lmms_eval.py"

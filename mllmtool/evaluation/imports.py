@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mllmtool.data.items import Item
 from mllmtool.data.samples import read_jsonl
-from mllmtool.data.suites import Item, Task
+from mllmtool.data.suites import Task
 from mllmtool.data.task_types import LIKELIHOODS
 from mllmtool.errors import DataError, some
 from mllmtool.evaluation.exports import accepted, label, slug

@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from mllmtool.data.suites import Item, Task
+from mllmtool.data.items import Item
+from mllmtool.data.suites import Task
 from mllmtool.models.encoding import IGNORED, Encoder, Row
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from mllmtool.data.suites import Item
+from mllmtool.data.items import Item
 from mllmtool.evaluation.results import Results
 from mllmtool.evaluation.scoring import TaskAnswers
 from mllmtool.metrics.choices import LETTERS

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc
 
-from mllmtool.data.suites import NO_OPTION
+from mllmtool.data.items import NO_OPTION
 from mllmtool.data.task_types import AnswerForm, MetricName
 from mllmtool.metrics import domains, texts, vqa
 from mllmtool.metrics.captions import SCALE, bleu, bleu_statistics, cider_d, rouge_l

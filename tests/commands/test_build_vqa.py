@@ -9,8 +9,9 @@ import pytest
 from commandline import mllmtool
 from PIL import Image
 
+from mllmtool.data.items import Item
 from mllmtool.data.samples import images_root, read_samples
-from mllmtool.data.suites import Item, read_suite
+from mllmtool.data.suites import read_suite
 
 ANIMALS = {"cat": 4, "dog": 5, "eel": 3, "fly": 6, "gnu": 2}
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from suite_factory import change, change_line, colour_suite, write_suite
 
-from mllmtool.data.suites import Item, Quadrant, Task, TaskFile, read_suite
+from mllmtool.data.items import Item
+from mllmtool.data.suites import Quadrant, Task, TaskFile, read_suite
 from mllmtool.errors import DataError
 
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mllmtool.data.suites import Item, Task, TaskFile
+from mllmtool.data.items import Item
+from mllmtool.data.suites import Task, TaskFile
 from mllmtool.evaluation.results import CheckpointRow, Results
 from mllmtool.evaluation.scoring import Settings, TaskAnswers, score
 from mllmtool.metrics.scores import Answered

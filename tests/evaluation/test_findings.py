@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from answers_factory import checkpoint, marks, results_of, task_answers
 
-from mllmtool.data.suites import NO_OPTION
+from mllmtool.data.items import NO_OPTION
 from mllmtool.evaluation.findings import Point, above, find, interpolations
 from mllmtool.evaluation.results import Results
 from mllmtool.evaluation.wording import listed, percent, points, quadrant, span

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from suite_factory import change, colour_suite, letter_items, text_suite, write_task
 
+from mllmtool.data.items import Item
 from mllmtool.data.samples import Message
-from mllmtool.data.suites import Item, Task, read_suite
+from mllmtool.data.suites import Task, read_suite
 from mllmtool.errors import NumericError
 from mllmtool.evaluation.checking import misread
 from mllmtool.evaluation.features import Features
