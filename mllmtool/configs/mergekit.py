@@ -9,12 +9,21 @@ from typing import Any
 
 from mllmtool.errors import ConfigError, some
 
-METHODS = {"linear": "linear", "task_arithmetic": "task-arithmetic", "ties": "ties"}
-# whether its method divides by the weights; ours has no choice
-NORMALISED = {"linear": True, "task_arithmetic": False, "ties": True}
+METHODS = {
+    "linear": "linear",
+    "task_arithmetic": "task-arithmetic",
+    "ties": "ties",
+    "model_stock": "model-stock",
+}
+FIXED = {  # parameters of which ours has no choice
+    "linear": {"normalize": True},
+    "task_arithmetic": {"normalize": False},
+    "ties": {"normalize": True},
+    "model_stock": {"filter_wise": False},
+}
 TOP = {"models", "merge_method", "base_model", "parameters", "dtype", "out_dtype"}
 BOTH = {"weight", "density"}  # parameters of a model, or of all
-GLOBAL = {*BOTH, "lambda", "normalize", "int8_mask"}  # the last has no effect on the result
+GLOBAL = {*BOTH, "lambda", "int8_mask"}  # the last has no effect on the result
 
 
 def is_mergekit(values: Mapping[str, Any]) -> bool:
@@ -33,20 +42,22 @@ def from_mergekit(values: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"merge_method: {method!r} is not served; {some(list(METHODS))} are")
     _check(values, TOP, "")
     common = _mapping(values.get("parameters") or {}, "parameters")
-    _check(common, GLOBAL, "parameters.")
-    if common.get("normalize", NORMALISED[method]) is not NORMALISED[method]:
-        raise ConfigError(f"parameters.normalize: only {NORMALISED[method]} is served of {method}")
+    _check(common, GLOBAL | FIXED[method].keys(), "parameters.")
+    for key, value in FIXED[method].items():
+        if common.get(key, value) is not value:
+            raise ConfigError(f"parameters.{key}: only {value} is served of {method}")
     models = _models(values, common)
     if base is None and method != "linear":
         raise ConfigError(f"base_model: is required by {method}")
     if method != "linear":  # it skips the base among the models
         models = {path: each for path, each in models.items() if path != base}
+    weighed = method != "model_stock" or any("weight" in each for each in models.values())
     found = {
         "method": METHODS[method],
         "compat": "mergekit",
         "base": base or next(iter(models)),
         "model": list(models),
-        "weight": [each.get("weight", 1.0) for each in models.values()],
+        "weight": [each.get("weight", 1.0) for each in models.values()] if weighed else None,
         "density": _one_density(models) if method == "ties" else None,
         "scale": _number(common.get("lambda"), "parameters.lambda"),
         "dtype": values.get("out_dtype") or values.get("dtype"),

@@ -1,4 +1,4 @@
-"""Fuse tuned checkpoints of one base. Methods are rows of `METHODS`; nothing here needs torch."""
+"""Fuse tuned checkpoints of one base. Methods are rows of `METHODS`; torch is loaded by few."""
 
 from mllmtool.fusion.drift import Drift, total
 from mllmtool.fusion.engine import Fused, Target, check_integers, fuse, prepare

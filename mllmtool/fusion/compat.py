@@ -4,8 +4,11 @@ All is reckoned in float32 (its `dtype: float32`) and in its order, so that the 
 are applied before signs are elected, and the sum is divided by the weights of those that agree.
 TIES keeps the largest entries of each tensor, not of the model. Where several entries equal the
 smallest that is kept, mergekit takes some of them as its sorting has it; here all are kept, as
-otherwise, and the report counts them.
+otherwise, and the report counts them. Model Stock's sums are torch's own, as on one thread.
 """
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +16,9 @@ from mllmtool.checkpoints.dtypes import Array
 from mllmtool.fusion.inputs import Inputs, Piece
 from mllmtool.fusion.method import Fused, Method, Prepared, at_once
 from mllmtool.fusion.thresholds import Threshold, magnitudes, thresholds_of
+
+if TYPE_CHECKING:
+    import torch
 
 
 def linear(piece: Piece) -> Fused:
@@ -50,6 +56,20 @@ def ties(inputs: Inputs) -> Prepared:
     return Prepared(fuse, {"tied_besides": tied})
 
 
+def model_stock(_: Inputs) -> Prepared:
+    r"""$t\,\bar\theta + (1-t)\,\theta_0$ as in Model Stock, but t may be negative, or above 1."""
+    import torch  # slow to import; the bits depend on its order of summing
+
+    torch.set_num_threads(1)  # and on how many share a sum
+
+    def fuse(piece: Piece) -> Fused:
+        share = np.float32(_ratio([torch.from_numpy(tau) for tau in piece.task_vectors]).item())
+        average: Array = sum(piece.tuned[1:], piece.tuned[0]) / np.float32(len(piece.tuned))
+        return Fused(share * average + (1 - share) * piece.base)
+
+    return Prepared(fuse)
+
+
 ROWS = {
     "linear": Method(
         at_once(linear),
@@ -70,6 +90,13 @@ ROWS = {
         defaults="weight 1, density 1, lambda 1, normalize",
         reads={"weight": 1.0, "density": 1.0, "scale": 1.0},
     ),
+    "model-stock": Method(
+        model_stock,
+        paper="mergekit 0.1.5, model_stock",
+        defaults="none: filter_wise is false",
+        unit="tensor",
+        at_least=2,
+    ),
 }
 
 
@@ -85,6 +112,19 @@ def _agreed(taus: list[Array], weights: Array) -> Array:
     divisor[divisor == 0] = 1
     total /= divisor
     return total
+
+
+def _ratio(taus: Sequence["torch.Tensor"]) -> "torch.Tensor":
+    r"""$N\cos\phi / (1 + (N-1)\cos\phi)$ of flattened task vectors; 0 where it has no value."""
+    cosines = []
+    for i, first in enumerate(taus):
+        for second in taus[i + 1 :]:
+            norms = first.norm(dim=-1) * second.norm(dim=-1)
+            cosines.append(((first * second).sum(dim=-1) / norms.clamp(min=1e-6)).clamp(-1, 1))
+    cosine = sum(cosines[1:], cosines[0]) / len(cosines)
+    divisor = 1 + (len(taus) - 1) * cosine
+    ratio: torch.Tensor = (len(taus) * cosine / divisor).where(divisor.abs() >= 1e-6, 0.0)
+    return ratio
 
 
 def _weights(piece: Piece) -> Array:

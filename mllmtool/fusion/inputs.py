@@ -22,7 +22,7 @@ from mllmtool.fusion.statistics import Moments
 HEAP_BYTES = 1 << 24
 R = TypeVar("R")
 LOOKUP = re.compile(r"embed|lm_head|shared\.weight$")  # rows stand for tokens or places
-Unit = Literal["entries", "rows", "matrix"]
+Unit = Literal["entries", "rows", "matrix", "tensor"]
 
 
 class Source(Protocol):
@@ -50,7 +50,8 @@ class Piece:
     """Entries `first` to `first + n` of one flattened tensor, float32 or float64.
 
     `shape` is the whole tensor's. A method of unit `rows` gets whole rows, `columns` entries each;
-    one of unit `matrix` the whole of each matrix (`is_matrix`), and entries of the others.
+    one of unit `matrix` the whole of each matrix (`is_matrix`), and entries of the others; one of
+    unit `tensor` the whole of each.
     """
 
     tensor: str
@@ -147,7 +148,7 @@ class Inputs:
 
     def _length(self, name: str) -> int:
         shape = self.base.info(name).shape
-        if self.unit == "matrix" and is_matrix(name, shape):
+        if self.unit == "tensor" or (self.unit == "matrix" and is_matrix(name, shape)):
             return max(1, self.base.info(name).size)
         if self.unit == "rows":
             row = max(1, columns(shape))

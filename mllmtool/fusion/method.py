@@ -40,7 +40,7 @@ class Method:
     prepare: looks through the inputs, whatever the scale; `at_once` for a method that need not.
     defaults: whose the values of `reads` are, in words.
     reads: the flags that it reads, with their defaults.
-    unit: what a piece is: any `entries`, whole `rows`, or the whole of a `matrix`.
+    unit: what a piece is: any `entries`, whole `rows`, the whole of a `matrix`, or of any `tensor`.
     num_models: how many it takes; None for any number from `at_least` on.
     shares: weights are shares of a whole, so their sum must be above 0.
     needs: the flag of files that it reads besides the models.

@@ -42,17 +42,27 @@ def test_a_linear_recipe_needs_no_base() -> None:
     assert (config.base, config.model, config.weight) == ("a", ("a", "b"), (1.0, 3.0))
 
 
+def test_model_stock_has_no_weights() -> None:
+    text = "{models: [{model: a}, {model: b}], merge_method: model_stock, base_model: c}"
+    config = parsed(text, parameters={"filter_wise": False})
+    assert (config.method, config.compat, config.weight) == ("model-stock", "mergekit", ())
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         (
             {"merge_method": "dare_ties"},
-            "merge_method: 'dare_ties' is not served; linear, task_arithmetic, ties are",
+            "merge_method: 'dare_ties' is not served; linear, task_arithmetic, ties and 1 more are",
         ),
         ({"slices": []}, "slices: not served of mergekit's recipes"),
         ({"models": None}, "models: is no list of models; slices and modules are not served"),
         ({"base_model": None}, "base_model: is required by ties"),
         ({"parameters": {"densty": 1}}, "parameters.densty: not served of mergekit's recipes"),
+        (
+            {"merge_method": "model_stock", "parameters": {"filter_wise": True}},
+            "parameters.filter_wise: only False is served of model_stock",
+        ),
         ({"parameters": {"normalize": False}}, "parameters.normalize: only True is served of ties"),
         (
             {"parameters": {"lambda": [0, 1]}},

@@ -21,6 +21,7 @@ FLAGS: dict[str, tuple[object, ...]] = {
     "linear": (),
     "task-arithmetic": ("--scale", 0.7),
     "ties": ("--scale", 0.7, "--density", 0.3),
+    "model-stock": (),
 }
 
 
@@ -30,6 +31,7 @@ def compatible(
     """Fuse as mergekit does, with its weights."""
     repeated = [argument for model in models for argument in ("--model", model)]
     weights = [argument for weight in WEIGHTS for argument in ("--weight", weight)]
+    weights = [] if method == "model-stock" else weights
     argv = ("--method", method, "--compat", "mergekit", *FLAGS[method], "--out", out, "--quiet")
     done = mllmtool("fuse", "--base", base, *repeated, *weights, *argv, *flags)
     assert (done.status, done.err) == (0, "")
@@ -76,10 +78,21 @@ def ties(base: torch.Tensor, tuned: list[torch.Tensor]) -> torch.Tensor:
     return base + (stacked * agrees).sum(dim=0) / divisor * 0.7
 
 
+def model_stock(base: torch.Tensor, tuned: list[torch.Tensor]) -> torch.Tensor:
+    first, second = (tensor.view(-1) - base.view(-1) for tensor in tuned)
+    norms = torch.norm(first, dim=-1) * torch.norm(second, dim=-1)
+    cosine = ((first * second).sum(dim=-1) / norms.clamp(min=1e-6)).clamp(-1, 1).unsqueeze(-1)
+    ratio = 2 * cosine / (1 + cosine)
+    average = (tuned[0].view(-1) + tuned[1].view(-1)) / 2
+    merged: torch.Tensor = ratio * average + (1 - ratio) * base.view(-1)
+    return merged.reshape(base.shape)
+
+
 FORMULAS: dict[str, Callable[[torch.Tensor, list[torch.Tensor]], torch.Tensor]] = {
     "linear": linear,
     "task-arithmetic": task_arithmetic,
     "ties": ties,
+    "model-stock": model_stock,
 }
 
 
@@ -123,6 +136,20 @@ def test_entries_tied_at_the_threshold_are_kept_and_counted(tmp_path: Path) -> N
     assert done.status == 0
     assert load_file(out / "model.safetensors")["lm_head.weight"].tolist() == [3, -2, 2, 0, 2, 0]
     assert '"tied_besides": [\n    2\n   ]' in (out / "report.json").read_text()
+
+
+def test_opposite_models_leave_the_base_in_model_stock(tmp_path: Path) -> None:
+    # cos -1: 2 t = 1 + t has no solution; else t is not bounded: cos -0.6 gives -1.2 / 0.4 = -3
+    base = save_checkpoint(tmp_path / "base", {"lm_head.weight": torch.ones(2)})
+    vectors = {"a": [3.0, 4.0], "opposite": [-3.0, -4.0], "obtuse": [-5.0, 0.0]}
+    paths = {
+        name: save_checkpoint(tmp_path / name, {"lm_head.weight": 1 + torch.tensor(vector)})
+        for name, vector in vectors.items()
+    }
+    for other, expected in (("opposite", [1, 1]), ("obtuse", [4, -5])):
+        models = (paths["a"], paths[other])
+        found = compatible(base, models, "model-stock", tmp_path / f"{other}-out")
+        assert found["lm_head.weight"].tolist() == pytest.approx(expected, rel=1e-6)
 
 
 def test_what_mergekit_is_not_known_to_do_is_refused(tmp_path: Path) -> None:
