@@ -4,7 +4,10 @@ import contextlib
 import io
 import logging
 import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from typing import NamedTuple
 from unittest import mock
 
@@ -38,3 +41,12 @@ def mllmtool(*argv: object) -> Done:
         root.setLevel(level)
         signal.signal(signal.SIGTERM, handler)
     raise AssertionError("main() returned")
+
+
+def wait_until(true: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    """Wait for something that a process does, or for its end."""
+    for _ in range(60_000):
+        if true() or process.poll() is not None:
+            return
+        time.sleep(0.002)
+    raise TimeoutError

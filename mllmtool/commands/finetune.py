@@ -14,6 +14,7 @@ import torch
 
 from mllmtool.checkpoints import Checkpoint
 from mllmtool.checkpoints.difference import Difference
+from mllmtool.checkpoints.states import drop_states, latest_state
 from mllmtool.configs.base import PARTS, Part
 from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.context import Context, is_main_process
@@ -30,7 +31,6 @@ from mllmtool.training.outcome import merge_checked, moved_by_part, write_tuned
 from mllmtool.training.plots import draw_curves
 from mllmtool.training.preview import needs, preview
 from mllmtool.training.selection import trainable
-from mllmtool.training.states import drop_states, latest_state
 from mllmtool.training.trainer import PartsTrainer
 
 log = logging.getLogger(__name__)

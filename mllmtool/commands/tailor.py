@@ -1,7 +1,8 @@
 """`tailor`: keep a sparse, decorated patch of fine-tuned checkpoints on their base."""
 
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,16 @@ from typing import Any
 from mllmtool.checkpoints import Checkpoint, CheckpointWriter, PatchBuilder, copy_sidecars
 from mllmtool.checkpoints.moments import INDEX_NAME
 from mllmtool.checkpoints.patch import PATCH_NAME
+from mllmtool.checkpoints.states import drop_states
 from mllmtool.configs.tailor import TailorConfig
 from mllmtool.context import Context, is_main_process
+from mllmtool.errors import NumericError
 from mllmtool.reports import Artifact, file_sha256
 from mllmtool.runner import Made
 from mllmtool.tailoring.calibration import Data
 from mllmtool.tailoring.gather import gather, learn_tasks
 from mllmtool.tailoring.job import Job, open_job
+from mllmtool.tailoring.kept import Kept
 from mllmtool.tailoring.learning import Learned
 from mllmtool.tailoring.measures import (
     beside_wise,
@@ -35,6 +39,7 @@ from mllmtool.tailoring.stream import Step
 from mllmtool.tailoring.workers import together
 
 Row = dict[str, Any]
+Work = tuple[Job, list[Learned], Kept]
 Write = Callable[[Checkpoint, Path, Iterator[Patched], list[Artifact]], None]
 COMMON = ("tensors", "entries", "depth")  # results that the points of a sweep share
 
@@ -49,16 +54,31 @@ class Found:
 
 
 def run(config: TailorConfig, context: Context, into: Path) -> Made:
-    """Run the tuned models unit by unit, tailor what a unit holds, write."""
+    """Run the tuned models unit by unit, tailor what a unit holds, write.
+
+    What became of a unit is kept, so that a killed run goes on from it.
+    """
+    folder = context.work or into
+    try:
+        with together():
+            return _tailor(config, context, into, folder)
+    except NumericError:  # its states lead to the same end
+        drop_states(folder)
+        raise
+
+
+def _tailor(config: TailorConfig, context: Context, into: Path, folder: Path) -> Made:
     job = open_job(config, context)
-    learned, found, inputs = learn_tasks(config, job), Found(), _inputs(config, job)
-    with together(), closing(gather(config, job, learned, inputs)) as steps:
+    learned, inputs = learn_tasks(config, job), _inputs(config, job)
+    kept = Kept(folder, job, _identity(config, context, inputs), config.resume == "auto")
+    work, found = (job, learned, kept), Found()
+    with closing(gather(config, work, inputs)) as steps:
         if config.sweep:
-            return _sweep(config, context, (job, learned), steps, (into, inputs))
+            return _sweep(config, context, work, steps, (into, inputs))
         write: Write = _write_patch if config.format == "patch" else _write_checkpoint
         if not is_main_process():
             write = _nowhere
-        write(job.pre, into, _patches(config, context, (job, learned), steps, found), inputs)
+        write(job.pre, into, _patches(config, context, work, steps, found), inputs)
     rows = sorted(found.rows, key=lambda row: str(row["tensors"][0]))
     results = _results(job, learned, rows)
     if is_main_process():
@@ -66,6 +86,7 @@ def run(config: TailorConfig, context: Context, into: Path) -> Made:
     for text in caveats(rows, results["depth"]):
         context.warn(text)
     seconds = {
+        "resumed_from": kept.resumed_from,
         "moments_seconds": round(found.moments, 3),
         "solving_seconds": round(found.solving, 3),
         "peak_memory_bytes": getrusage(RUSAGE_SELF).ru_maxrss * 1024,
@@ -91,15 +112,14 @@ def plan(config: TailorConfig, context: Context) -> dict[str, Any]:
 def _sweep(
     config: TailorConfig,
     context: Context,
-    work: tuple[Job, list[Learned]],
+    work: Work,
     steps: Iterable[Step],
     target: tuple[Path, list[Artifact]],
 ) -> Made:
     """Write a patch for each point, in a folder of its name."""
-    (job, learned), (into, inputs) = work, target
-    tuned = [task.checkpoint for task in job.tasks]
+    (job, learned, kept), (into, inputs) = work, target
     tracked = context.track(steps, "units", len(list(find_units(learned[0].skeleton.model))))
-    *_, points = sweep_points(config, job.pre, tuned, learned, tracked)
+    *_, points = sweep_points(config, work, tracked)
     described = []
     for point in points:
         if is_main_process():
@@ -110,24 +130,26 @@ def _sweep(
     common = {key: found[key] for key in COMMON}
     for text in caveats(points[0].rows, found["depth"]):
         context.warn(text)
-    return Made(inputs=inputs, results={**common, "points": described}, run={})
+    run = {"resumed_from": kept.resumed_from}
+    return Made(inputs=inputs, results={**common, "points": described}, run=run)
 
 
 def _patches(
     config: TailorConfig,
     context: Context,
-    work: tuple[Job, list[Learned]],
+    work: Work,
     steps: Iterable[Step],
     found: Found,
 ) -> Iterator[Patched]:
     """Tensors as they are stored."""
-    job, learned = work
+    job, learned, kept = work
     tuned = [task.checkpoint for task in job.tasks]
     number, clock = len(list(find_units(learned[0].skeleton.model))), time.monotonic()
-    for step in context.track(steps, "units", number):
+    for step in context.track(kept.steps(steps), "units", number):
         solving = time.monotonic()
         step.finals = [{} for _ in tuned]
-        for result in tailored_maps(job.pre, tuned, step.maps, choices_of(config)):
+        made = tailored_maps(job.pre, tuned, step.maps, choices_of(config))
+        for result in kept.results(made):
             found.rows.append(result.row)
             for known, own in zip(step.finals, result.finals, strict=True):
                 known.update(own)
@@ -169,6 +191,20 @@ def _write_patch(
 
 def _origin(inputs: list[Artifact]) -> dict[str, Any]:
     return {"command": "tailor", "inputs": [each.model_dump() for each in inputs]}
+
+
+def _identity(config: TailorConfig, context: Context, inputs: Sequence[Artifact]) -> dict[str, Any]:
+    """What a state must agree on to be gone on from."""
+    hashes: dict[str, str] = {}
+    for each in inputs:
+        key = f"{each.role} sha256"
+        hashes[key] = f"{hashes[key]} {each.sha256}" if key in hashes else each.sha256
+    return {
+        **config.model_dump(mode="json", exclude={"pre", "sft", "resume"}),
+        "seed": context.seed,
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        **hashes,
+    }
 
 
 def _inputs(config: TailorConfig, job: Job) -> list[Artifact]:

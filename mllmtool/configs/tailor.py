@@ -188,6 +188,9 @@ class TailorConfig(Config):
     format: Annotated[Literal["checkpoint", "patch"], Field(description="what to write")] = (
         "checkpoint"
     )
+    resume: Annotated[
+        Literal["auto", "never"], Field(description="go on from the block that a kill left")
+    ] = "auto"
 
     @model_validator(mode="after")
     def _check(self) -> Self:

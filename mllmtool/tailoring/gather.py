@@ -16,10 +16,11 @@ from mllmtool.models.skeleton import Skeleton
 from mllmtool.reports import Artifact
 from mllmtool.tailoring.calibration import batches
 from mllmtool.tailoring.job import Job, Task, needs_no_samples
+from mllmtool.tailoring.kept import Kept
 from mllmtool.tailoring.learning import Learned, Map, learn
 from mllmtool.tailoring.moments import Moment
 from mllmtool.tailoring.presets import treatment_of
-from mllmtool.tailoring.store import MomentsReader, MomentsWriter, restrict
+from mllmtool.tailoring.store import MomentsReader, MomentsWriter, leads_in, restrict
 from mllmtool.tailoring.stream import Place, Step, Stream, steps
 
 
@@ -33,25 +34,28 @@ def learn_tasks(config: TailorConfig, job: Job) -> list[Learned]:
 
 
 def gather(
-    config: TailorConfig, job: Job, learned: list[Learned], inputs: Sequence[Artifact]
+    config: TailorConfig, work: tuple[Job, list[Learned], Kept], inputs: Sequence[Artifact]
 ) -> Generator[Step]:
-    """Run the tuned models on their samples, unit by unit; or read what such a run kept.
+    """Run the tuned models on their samples, unit by unit; or read what such a run saved.
+
+    Moments of steps that are `kept` are not recorded again.
 
     Raises:
-        CheckpointError: kept moments cannot be read.
+        CheckpointError: saved moments cannot be read.
         ConfigError: the device is not there, or activations cannot be kept where they should.
         DataError: a sample is wrong.
-        MismatchError: kept moments are of other models.
+        MismatchError: saved moments are of other models.
         NumericError: a weight or an activation is NaN or Inf.
-        OutputError: moments cannot be kept where they should.
+        OutputError: moments cannot be saved where they should.
     """
+    job, learned, kept = work
     if config.moments is not None:
         return _read(config, Path(config.moments), learned, inputs)
     if config.save_moments is not None:
-        return _keep(config, job, learned, inputs)
+        return _save(config, work, inputs)
     if needs_no_samples(config):
         return _alike(learned)
-    return steps(_streams(config, job, learned), follow=config.follows)
+    return steps(_streams(config, job, learned), follow=config.follows, known=kept.leads)
 
 
 def place_of(config: TailorConfig) -> Place:
@@ -70,11 +74,11 @@ def place_of(config: TailorConfig) -> Place:
 def _read(
     config: TailorConfig, path: Path, learned: list[Learned], inputs: Sequence[Artifact]
 ) -> Generator[Step]:
-    kept = MomentsReader.open(path)
-    if config.named_preset == "anchored" and not kept.index.anchored:
+    saved = MomentsReader.open(path)
+    if config.named_preset == "anchored" and not saved.index.anchored:
         raise MismatchError(f"{path}: holds no moments of anchors; record them with --anchor")
-    kept.check([each for each in inputs if each.role == "sft"], learned)
-    for maps in kept.maps(learned):
+    saved.check([each for each in inputs if each.role == "sft"], learned)
+    for maps in saved.maps(learned):
         yield Step(maps)
 
 
@@ -89,17 +93,21 @@ def _alike(learned: list[Learned]) -> Generator[Step]:
     )
 
 
-def _keep(
-    config: TailorConfig, job: Job, learned: list[Learned], inputs: Sequence[Artifact]
+def _save(
+    config: TailorConfig, work: tuple[Job, list[Learned], Kept], inputs: Sequence[Artifact]
 ) -> Generator[Step]:
-    """Keep the moments of all tuned tensors, and hand on those that are to tailor."""
-    writer = MomentsWriter(Path(str(config.save_moments))) if is_main_process() else None
+    """Save the moments of all tuned tensors, and hand on those that are to tailor."""
+    job, learned, kept = work
+    path = Path(str(config.save_moments))
+    writer = MomentsWriter(path, kept.states) if is_main_process() else None
     pairs = zip(job.tasks, learned, strict=True)
     whole = [learn(each.skeleton, task.tuned, lambda *_: "tailor") for task, each in pairs]
+    known = [leads_in(state) for state in kept.states]
     try:
-        for step in steps(_streams(config, job, whole), follow=False):
-            if writer:
-                writer.add(step.maps)
+        passes = steps(_streams(config, job, whole), follow=False, known=known)
+        for number, step in enumerate(passes):
+            if writer and number >= len(kept.states):
+                writer.add(kept.begun(number), step.maps)
             yield Step(restrict(step.maps, learned))
         samples = [each for each in inputs if each.role in ("calibration", "anchor")]
         models = [each.sha256 for each in inputs if each.role == "sft"]

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mllmtool.checkpoints import Checkpoint, PatchBuilder
+from mllmtool.checkpoints import PatchBuilder
 from mllmtool.checkpoints.patch import PATCH_NAME
 from mllmtool.configs.tailor import TailorConfig
+from mllmtool.tailoring.job import Job
+from mllmtool.tailoring.kept import Kept
 from mllmtool.tailoring.learning import Learned
 from mllmtool.tailoring.matrix import Choices
 from mllmtool.tailoring.patching import Patched, tailored_maps, tuned_tensors
@@ -37,19 +39,18 @@ class Point:
 
 
 def sweep_points(
-    config: TailorConfig,
-    base: Checkpoint,
-    tuned: Sequence[Checkpoint],
-    learned: Sequence[Learned],
-    steps: Iterable[Step],
+    config: TailorConfig, work: tuple[Job, Sequence[Learned], Kept], steps: Iterable[Step]
 ) -> Iterator[list[Point]]:
     """Yield the points after each step, the last time complete."""
+    job, learned, kept = work
+    base, tuned = job.pre, [task.checkpoint for task in job.tasks]
     points = [
         Point(name, choices_of(each), PatchBuilder(base)) for name, each in config.points().items()
     ]
-    for step in steps:
+    for step in kept.steps(steps):
         for point in points:
-            for result in tailored_maps(base, tuned, step.maps, point.choices):
+            made = tailored_maps(base, tuned, step.maps, point.choices)
+            for result in kept.results(made, point.name):
                 point.take(result.patched, result.row)
         yield points
     for point in points:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,19 +24,22 @@ from mllmtool.tailoring.learning import Learned, Map
 from mllmtool.tailoring.moments import Moment
 from mllmtool.tailoring.sites import Site
 
+SAVED = "moments.safetensors"  # of a step
+MAPS = TypeAdapter(list[StoredMap])
+
 
 class MomentsWriter:
-    """Writes moments beside `path`, which appears by one rename once all are there."""
+    """Writes moments into the folders of the steps, and gathers them at `path` in the end."""
 
-    def __init__(self, path: Path) -> None:
-        """Make the hidden directory.
+    def __init__(self, path: Path, folders: Sequence[Path]) -> None:
+        """Make the hidden directory; `folders` are of the first steps, which are written.
 
         Raises:
             OutputError: `path` exists, or cannot be written.
         """
         self.path = path
         self._hidden = path.with_name(f".{path.name}.{os.getpid()}")
-        self._maps: list[StoredMap] = []
+        self._folders = list(folders)
         if os.path.lexists(path):
             raise OutputError(f"{path}: exists; choose another --save-moments, or remove it")
         try:
@@ -43,35 +47,39 @@ class MomentsWriter:
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error}") from error
 
-    def add(self, maps: Sequence[Mapping[str, Map]]) -> None:
-        """Write the maps of a step, those of each model."""
-        file = f"{len(list(self._hidden.iterdir())):05d}.safetensors"
+    def add(self, folder: Path, maps: Sequence[Mapping[str, Map]]) -> None:
+        """Write the maps of a step, those of each model, into its folder."""
         tensors: dict[int, Tensor] = {}  # by identity: layers with one input have one matrix
-        for model, each in enumerate(maps):
-            for found in each.values():
-                moments = tuple(_stored(moment, tensors) for moment in found.moments)
-                self._maps.append(
-                    StoredMap(
-                        model=model,
-                        names=found.names,
-                        part=found.part,
-                        has_rows=found.has_rows,
-                        file=file,
-                        moments=moments,
-                    )
-                )
-        if tensors:
-            named = {str(place): tensor.float() for place, tensor in enumerate(tensors.values())}
-            save_file(named, self._hidden / file)
+        stored = [
+            StoredMap(
+                model=model,
+                names=found.names,
+                part=found.part,
+                has_rows=found.has_rows,
+                file=_file(len(self._folders)),
+                moments=tuple(_stored(moment, tensors) for moment in found.moments),
+            )
+            for model, each in enumerate(maps)
+            for found in each.values()
+        ]
+        named = {str(place): tensor.float() for place, tensor in enumerate(tensors.values())}
+        save_file(named, folder / SAVED)
+        (folder / INDEX_NAME).write_bytes(MAPS.dump_json(stored))
+        self._folders.append(folder)
 
     def finish(self, models: Sequence[str], samples: Sequence[Artifact], *, anchored: bool) -> None:
-        """Write the index and let the directory appear."""
+        """Gather the steps' files, write the index and let the directory appear."""
+        maps: list[StoredMap] = []
+        for number, folder in enumerate(self._folders):
+            if here := _maps_in(folder):
+                _link(folder / SAVED, self._hidden / _file(number))
+                maps += here
         index = Index(
             schema="mllmtool.moments/1",
             models=tuple(models),
             samples=tuple(samples),
             anchored=anchored,
-            maps=tuple(self._maps),
+            maps=tuple(maps),
         )
         text = index.model_dump_json(by_alias=True, indent=1) + "\n"
         (self._hidden / INDEX_NAME).write_text(text, encoding="utf-8")
@@ -80,6 +88,27 @@ class MomentsWriter:
     def discard(self) -> None:
         """Remove what is not finished."""
         shutil.rmtree(self._hidden, ignore_errors=True)
+
+
+def leads_in(folder: Path) -> set[str]:
+    """The first tensors of the maps that were written into a step's folder."""
+    return {found.names[0] for found in _maps_in(folder)}
+
+
+def _maps_in(folder: Path) -> list[StoredMap]:
+    return MAPS.validate_json((folder / INDEX_NAME).read_bytes())
+
+
+def _file(number: int) -> str:
+    return f"{number:05d}.safetensors"
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name; on another disk, copy it."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _stored(moment: Moment, tensors: dict[int, Tensor]) -> Stored:

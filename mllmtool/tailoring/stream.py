@@ -5,7 +5,7 @@ weights to record its moments, then with what was made of them to go on. Else it
 """
 
 import ctypes
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -79,14 +79,16 @@ class Stream:
             return set()
         return {one.forward.call.unit for one in self._running()} - {""}
 
-    def record(self, unit: str, *, and_go_on: bool) -> dict[str, Map]:
+    def record(self, unit: str, before: Collection[str], *, and_go_on: bool) -> dict[str, Map]:
         """Run a unit with the tuned weights; the maps that are known by now.
 
-        A unit that a pass calls again is recorded again, if it may go on.
+        A unit that a pass calls again is recorded again, if it may go on. Maps that were known
+        `before`, named by their first tensors, are left out.
 
         Raises:
             NumericError: an input is NaN or Inf, or a weight is.
         """
+        self._leave_out(before)
         uses = [use for site in self._sites for use in site.uses if use.unit == unit]
         if uses or and_go_on:
             weights = self._weights(unit)
@@ -111,8 +113,9 @@ class Stream:
             for one in waiting:
                 self._answer(one, self._run(one, weights))
 
-    def rest(self) -> dict[str, Map]:
+    def rest(self, before: Collection[str]) -> dict[str, Map]:
         """The maps outside of all units, and those of units that no pass reached."""
+        self._leave_out(before)
         for known, some in zip(self._known, self._sets, strict=True):
             missing = [use for site in self._sites for use in site.uses if use not in known]
             recorder = Recorder(missing)
@@ -127,6 +130,9 @@ class Stream:
         """End all passes."""
         for one in self._running():
             one.forward.close()
+
+    def _leave_out(self, leads: Collection[str]) -> None:
+        self._sites = [site for site in self._sites if site.names[0] not in leads]
 
     def _load_loose(self, model: nn.Module) -> None:
         """Read the few parameters outside of all units; they stay."""
@@ -200,23 +206,27 @@ class Stream:
         return Map(site.names, site.uses[0].part, site.has_rows, *moments)
 
 
-def steps(streams: Sequence[Stream], *, follow: bool) -> Generator[Step]:
+def steps(
+    streams: Sequence[Stream], *, follow: bool, known: Sequence[Collection[str]] = ()
+) -> Generator[Step]:
     """Run the tuned models side by side, unit by unit; `follow`: on what is made of them.
 
     Of the units that passes wait for, the first that the model defines is run: towers come before
-    the language model, so that a pass without an image waits there for the others.
+    the language model, so that a pass without an image waits there for the others. `known`: the
+    first tensors of the maps of each of the first steps, which then are not learnt again.
     """
-    order = list(streams[0].units)
+    order, leads = list(streams[0].units), iter(known)
     try:
         while waiting := set().union(*everyone(set().union(*(s.waiting for s in streams)))):
-            unit = min(waiting, key=order.index)
-            step = Step([stream.record(unit, and_go_on=not follow) for stream in streams])
+            unit, before = min(waiting, key=order.index), next(leads, ())
+            step = Step([stream.record(unit, before, and_go_on=not follow) for stream in streams])
             yield step
             _trim()
             if follow:
                 for stream, finals in zip(streams, step.finals, strict=True):
                     stream.go_on(unit, finals)
-        yield Step([stream.rest() for stream in streams])
+        before = next(leads, ())
+        yield Step([stream.rest(before) for stream in streams])
     finally:
         for stream in streams:
             stream.close()

@@ -28,6 +28,7 @@ def together() -> Iterator[None]:
     dist.init_process_group("gloo")
     try:
         yield
+        dist.barrier()  # what one process keeps for the others goes with it
     finally:
         dist.destroy_process_group()
 

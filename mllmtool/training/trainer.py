@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerState
 from transformers.trainer import SCHEDULER_NAME
 
+from mllmtool.checkpoints.states import read_marker, write_marker
 from mllmtool.configs.base import PARTS
 from mllmtool.context import Context, is_main_process
 from mllmtool.errors import CheckpointError, NumericError, OutputError
@@ -33,7 +34,6 @@ from mllmtool.training.keeping import Keeper, Logits, evaluating, needs_copy, wi
 from mllmtool.training.losses import Ledger, learning_places, token_losses
 from mllmtool.training.selection import trainable
 from mllmtool.training.sharding import fill, fill_from_masters, own, whole
-from mllmtool.training.states import read_marker, write_marker
 
 WEIGHTS = "trainable.safetensors"
 

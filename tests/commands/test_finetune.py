@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 import suite_factory
 import torch
 import transformers
+from commandline import wait_until
 from safetensors.torch import load_file, save_file
 
 from mllmtool.checkpoints import Checkpoint
@@ -69,14 +69,6 @@ def start() -> Iterator[Start]:
     for process in started:
         process.kill()
         process.communicate()
-
-
-def wait_until(true: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-    for _ in range(60_000):
-        if true() or process.poll() is not None:
-            return
-        time.sleep(0.002)
-    raise TimeoutError
 
 
 def changed_parts(base: Path, path: Path) -> set[str]:

@@ -1,7 +1,8 @@
 """States that a killed run goes on from.
 
-Each is a folder `checkpoint-STEP`. Its `whole.json` is written last and names the job, so that a
-state which a kill cut short, or that is of another job, is never taken up.
+Each is a folder with a number in its name, such as `checkpoint-STEP`. Its `whole.json` is written
+last and names the job, so that a state which a kill cut short, or that is of another job, is never
+taken up.
 """
 
 import json
@@ -21,11 +22,17 @@ def latest_state(folder: Path, job: dict[str, Any]) -> Path | None:
     Raises:
         ConfigError: it is of another job; the message says what differs.
     """
-    whole = [state for state in folder.glob("checkpoint-*") if (state / WHOLE).is_file()]
-    if not whole:
-        return None
-    state = max(whole, key=_step)
-    theirs = read_marker(state)["job"]
+    return next(reversed(whole_states(folder, job)), None)
+
+
+def whole_states(folder: Path, job: dict[str, Any]) -> list[Path]:
+    """Every whole state under `folder`, by number.
+
+    Raises:
+        ConfigError: the newest is of another job; the message says what differs.
+    """
+    states = sorted((marker.parent for marker in folder.glob(f"*/{WHOLE}")), key=_number)
+    theirs = read_marker(states[-1])["job"] if states else job
     differing = sorted(key for key in {*job, *theirs} if job.get(key) != theirs.get(key))
     if differing:
         key = differing[0]
@@ -34,7 +41,7 @@ def latest_state(folder: Path, job: dict[str, Any]) -> Path | None:
             f" {_shown(theirs.get(key))} there, {_shown(job.get(key))} here;"
             " start anew with --resume never, or choose another --out"
         )
-    return state
+    return states
 
 
 def drop_states(folder: Path) -> None:
@@ -55,7 +62,7 @@ def write_marker(state: Path, values: dict[str, Any]) -> None:
     partial.rename(state / WHOLE)
 
 
-def _step(state: Path) -> int:
+def _number(state: Path) -> int:
     return int(re.sub(r"\D", "", state.name))
 
 

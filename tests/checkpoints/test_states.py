@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from mllmtool.checkpoints.states import drop_states, latest_state, read_marker, write_marker
 from mllmtool.errors import ConfigError
-from mllmtool.training.states import drop_states, latest_state, read_marker, write_marker
 
 JOB = {"lr": 0.1, "seed": 0}
 
