@@ -14,7 +14,7 @@ import torch
 
 from mllmtool.checkpoints import Checkpoint
 from mllmtool.checkpoints.difference import Difference
-from mllmtool.checkpoints.states import drop_states, latest_state
+from mllmtool.checkpoints.states import drop_states, latest_state, whole_states
 from mllmtool.configs.base import PARTS, Part
 from mllmtool.configs.finetune import FinetuneConfig
 from mllmtool.context import Context, is_main_process
@@ -23,15 +23,15 @@ from mllmtool.evaluation.probing import SuiteProbe
 from mllmtool.models.parts import part_of
 from mllmtool.reports import Artifact
 from mllmtool.runner import Made
-from mllmtool.training.adapters import save_adapters
+from mllmtool.training.adapters import merge_adapters, save_adapters
 from mllmtool.training.callbacks import tensorboard
 from mllmtool.training.card import write_card
-from mllmtool.training.job import Job, prepare
+from mllmtool.training.job import Job, load_again, prepare
 from mllmtool.training.outcome import merge_checked, moved_by_part, write_tuned
 from mllmtool.training.plots import draw_curves
 from mllmtool.training.preview import needs, preview
 from mllmtool.training.selection import trainable
-from mllmtool.training.trainer import PartsTrainer
+from mllmtool.training.trainer import PartsTrainer, restore
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ def run(config: FinetuneConfig, context: Context, into: Path) -> Made:
     if not is_main_process():
         return Made([], {}, {})
     merged = _write(job, into)
+    _write_saved(job, context, into)
     parts = _with_drift(table, job, Checkpoint.open(into))
     curve = _curve(trainer.state.log_history)
     draw_curves(curve["curve"], trainer.prober.points, into / "curves.png")
@@ -144,6 +145,19 @@ def _write(job: Job, into: Path) -> float | None:
         changed = merge_checked(job.model, batch)
     write_tuned(job.model, job.names, job.base, job.moving, into)
     return None if changed is None else float(f"{changed:.1g}")
+
+
+def _write_saved(job: Job, context: Context, into: Path) -> None:
+    """Every state as a checkpoint of its own, if the config wants that."""
+    if not job.config.save_checkpoints:
+        return
+    for state in whole_states(context.work or into, job.identity):
+        model = load_again(job, context)
+        restore(model, state)
+        merge_adapters(model)
+        folder = into / "saved" / state.name
+        folder.mkdir(parents=True)
+        write_tuned(model, job.names, job.base, job.moving, folder)
 
 
 def _inputs(job: Job) -> list[Artifact]:

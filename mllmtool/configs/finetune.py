@@ -115,6 +115,7 @@ class FinetuneConfig(Config):
         "bf16": "precision: bf16-mixed",
         "fsdp_config": "fsdp: {reshard_after_forward: true}",
         "save_steps": "save_every",
+        "save_total_limit": "save_checkpoints: true keeps all, else the last two",
         "dataloader_num_workers": "workers",
         "output_dir": "out",
         "overwrite_output_dir": "overwrite",
@@ -196,6 +197,10 @@ class FinetuneConfig(Config):
     save_every: Annotated[
         int | None, Field(description="optimizer steps between resumable states", ge=1)
     ] = None
+    save_checkpoints: Annotated[
+        bool,
+        Field(description="make each state a checkpoint too, OUT/saved/checkpoint-STEP"),
+    ] = False
     resume: Annotated[
         Literal["auto", "never"], Field(description="go on from the state that a kill left")
     ] = "auto"
@@ -232,6 +237,12 @@ class FinetuneConfig(Config):
             raise ValueError(
                 f"--batch {self.batch} is not a multiple of --micro-batch {self.micro_batch}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _saves(self) -> Self:
+        if self.save_checkpoints and self.save_every is None:
+            raise ValueError("--save-checkpoints: needs --save-every, the steps between them")
         return self
 
     @model_validator(mode="after")

@@ -35,7 +35,7 @@ def arguments(job: Job, states: Path, seed: int) -> TrainingArguments:
         logging_nan_inf_filter=False,
         save_strategy="steps" if config.save_every else "no",
         save_steps=config.save_every or length.steps,
-        save_total_limit=2,
+        save_total_limit=None if config.save_checkpoints else 2,
         seed=seed % 2**32,
         train_sampling_strategy="sequential",  # `Order` has shuffled already
         remove_unused_columns=False,

@@ -33,7 +33,8 @@ from mllmtool.training.sharding import check_alike, check_sharding
 
 # Keys that may differ between a run and the one that goes on from its states: paths whose contents
 # are hashed, how states are kept, and who prepares batches.
-UNIDENTIFYING = {"model", "samples", "save_every", "resume", "tensorboard", "workers"}
+UNIDENTIFYING = {"model", "samples", "save_every", "save_checkpoints", "resume"}
+UNIDENTIFYING |= {"tensorboard", "workers"}
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
 
 

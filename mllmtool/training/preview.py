@@ -42,10 +42,13 @@ def needs(job: Job) -> dict[str, int]:
     held = sum(p.numel() * p.element_size() for p in job.model.parameters())
     state = sum(p.numel() * (ADAM + p.element_size()) for p in learning)
     output = sum(job.base.info(name).num_bytes for name in job.base.names)
+    every, states, saved = job.config.save_every, 3, 0  # the last two, and the one being written
+    if every and job.config.save_checkpoints:
+        states = saved = -(-job.length.steps // every)
     return {
         "memory_without_activations": held + state + _copies(job),
-        "disk_output": output,
-        "disk_states": 3 * state if job.config.save_every else 0,
+        "disk_output": output * (1 + saved),
+        "disk_states": states * state if every else 0,
     }
 
 

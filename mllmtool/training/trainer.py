@@ -235,18 +235,27 @@ class PartsTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
             write_marker(state, {"job": self._job.identity, **values})
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        state, learning = Path(resume_from_checkpoint), trainable(model or self.model)
-        saved = load_file(state / WEIGHTS)
-        if set(saved) != set(learning):
-            raise CheckpointError(f"{state}: its tensors are not those that learn; remove it")
-        for name, tensor in saved.items():
-            fill(learning[name], tensor)
+        state = Path(resume_from_checkpoint)
+        restore(model or self.model, state)
         marker = read_marker(state)
         self.prober.points, self.prober.stopped_at = marker["probe"], marker["stopped_at"]
         if self.is_world_process_zero():
             self.ledger.sums.copy_(torch.tensor(marker["sources"], dtype=torch.float64))
             if self.keeper:
                 self.keeper.noted.copy_(torch.tensor(marker["keep"], dtype=torch.float64))
+
+
+def restore(model: nn.Module, state: Path) -> None:
+    """Give what learns the values that a state holds.
+
+    Raises:
+        CheckpointError: they are of other tensors.
+    """
+    learning, saved = trainable(model), load_file(state / WEIGHTS)
+    if set(saved) != set(learning):
+        raise CheckpointError(f"{state}: its tensors are not those that learn; remove it")
+    for name, tensor in saved.items():
+        fill(learning[name], tensor)
 
 
 def _student(

@@ -360,6 +360,30 @@ def test_killed_run_goes_on_to_the_same_bytes(
     assert not work.exists()
 
 
+def test_saved_checkpoints_are_the_run_after_so_many_steps(
+    llava: Path, colours: Path, tmp_path: Path
+) -> None:
+    values: dict[str, Any] = {"model": str(llava), "samples": str(colours), "schedule": "constant"}
+    values |= {"train": ["language=lora:2", "projector=full"], "save_every": 2}
+    whole, report = tuned(tmp_path / "whole", **values, steps=5, save_checkpoints=True)
+    saved = sorted(path.name for path in (whole / "saved").iterdir())
+    assert saved == ["checkpoint-2", "checkpoint-4", "checkpoint-5"]
+    name = "model.safetensors"
+    short, _ = tuned(tmp_path / "short", **values, steps=4)
+    assert (short / name).read_bytes() == (whole / "saved" / "checkpoint-4" / name).read_bytes()
+    assert (whole / name).read_bytes() == (whole / "saved" / "checkpoint-5" / name).read_bytes()
+    assert f"saved/checkpoint-2/{name}" in {one["path"] for one in report["outputs"]}
+    assert not (short / "saved").exists()
+    again, _ = tuned(tmp_path / "again", model=str(whole), samples=str(colours))
+    assert not any(path.is_dir() for path in again.iterdir())  # they are no sidecars
+
+
+def test_saved_checkpoints_need_states() -> None:
+    with pytest.raises(MllmtoolError) as caught:
+        FinetuneConfig.parse({"model": "m", "samples": "s", "steps": 1, "save_checkpoints": True})
+    assert str(caught.value) == ("--save-checkpoints: needs --save-every, the steps between them")
+
+
 def test_state_of_another_run_can_be_dropped(llama: Path, sums: Path, tmp_path: Path) -> None:
     state = tmp_path / ".ft.work" / "checkpoint-7"
     state.mkdir(parents=True)
