@@ -20,6 +20,7 @@ from mllmtool.fusion import (
     PatchedBase,
     Target,
     check_integers,
+    check_shares,
     described,
     fuse,
     method_of,
@@ -30,7 +31,7 @@ from mllmtool.fusion import (
 from mllmtool.fusion.method import Method
 from mllmtool.fusion.needs import check_disk, memory, seconds, within
 from mllmtool.fusion.places import by_block, by_module
-from mllmtool.fusion.scope import chosen, factors
+from mllmtool.fusion.scope import chosen, factors, weights
 from mllmtool.fusion.statistics import Moments, open_diagonal
 from mllmtool.models.parts import part_of
 from mllmtool.reports import Artifact, file_sha256
@@ -141,19 +142,20 @@ def _open(config: FuseConfig, context: Context) -> Inputs:
     if config.check_class:
         _check_class(base)
     names = chosen(base, part_of, config)
-    weights = tuple(name for name in names if base.info(name).floating)
-    _check_dtype(base, weights, config)
+    floating = tuple(name for name in names if base.info(name).floating)
+    _check_dtype(base, floating, config)
     models = tuple(_open_model(path, base, names, config.allow_extra) for path in config.model)
     inputs = Inputs(
-        *(base, models, weights, settings, context, method.unit, config.workers),
+        *(base, models, floating, settings, context, method.unit, config.workers),
         narrow=config.compat is not None,
-        factors=factors(base, weights, part_of, config),
-        diagonals=tuple(open_diagonal(path, base, weights) for path in config.fisher),
+        factors=factors(base, floating, part_of, config),
+        weights=weights(base, floating, part_of, config),
+        diagonals=tuple(open_diagonal(path, base, floating) for path in config.fisher),
         moments=Moments(config.moments),
     )
     _check_factors(inputs, method, config)
     inputs = within(inputs, num_bytes(config.max_ram) if config.max_ram else None)
-    check_integers(inputs, sorted(set(names) - set(weights)))
+    check_integers(inputs, sorted(set(names) - set(floating)))
     return inputs
 
 
@@ -181,6 +183,8 @@ def _check_factors(inputs: Inputs, method: Method, config: FuseConfig) -> None:
     wrong = [w for name in inputs.factors if (w := method.check(inputs.settings_at(name)))]
     if wrong:
         raise ConfigError(f"{wrong[0]} for {config.method}, by --scale-by")
+    for name in inputs.weights:
+        check_shares(config, inputs.settings_at(name), f" at {name}")
 
 
 def _open_model(
@@ -232,7 +236,7 @@ def _role(path: str) -> str:
 def _method(config: FuseConfig, inputs: Inputs) -> dict[str, Any]:
     row = method_of(config)
     said = {"name": config.method, "paper": row.paper, "defaults": row.defaults}
-    return {**said, **described(row, inputs.settings)}
+    return {**said, **described(config, inputs.settings)}
 
 
 def _by_part(base: Checkpoint, names: Sequence[str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from mllmtool.configs.base import PARTS, Config, Part, Share
 from mllmtool.configs.mergekit import from_mergekit, is_mergekit
 from mllmtool.configs.selection import parse_pairs
 from mllmtool.configs.sweep import parse_sweep, sweep_points
+from mllmtool.configs.weights import Weight
 
 FuseMethod = Literal[
     "linear",
@@ -89,7 +90,13 @@ class FuseConfig(Config):
         Field(description="tuned checkpoint, adapter or patch file, repeated", min_length=1),
     ]
     method: Annotated[FuseMethod, Field(description="how to fuse")]
-    weight: Annotated[tuple[float, ...], Field(description="weight of each --model, repeated")] = ()
+    weight: Annotated[
+        tuple[Weight, ...],
+        Field(
+            description="weight of each --model, repeated: X, over the depth X,Y, or by part or"
+            " expression {language: [X, Y], mlp: X}"
+        ),
+    ] = ()
     density: Annotated[
         Share | None,
         Field(description="share of each task vector that is kept", gt=0),

@@ -4,9 +4,11 @@ What would change the result and is not served is refused by its name. Whatever 
 reckoned in float32.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from mllmtool.configs.weights import EVERYWHERE
 from mllmtool.errors import ConfigError, some
 
 METHODS = {
@@ -65,12 +67,12 @@ def from_mergekit(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _models(values: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def _models(values: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The parameters of each model, its own before those of all."""
     rows = values.get("models")
     if not isinstance(rows, list) or not rows:
         raise ConfigError("models: is no list of models; slices and modules are not served")
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for i, row in enumerate(rows):
         _check(_mapping(row, f"models ({i})"), {"model", "parameters"}, f"models ({i}).")
         path, where = row.get("model"), f"models ({i}).parameters"
@@ -78,14 +80,39 @@ def _models(values: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, d
             raise ConfigError(f"models ({i}).model: {path!r} is no path, or is given twice")
         own = _mapping(row.get("parameters") or {}, where)
         _check(own, BOTH, f"{where}.")
-        both = {**{key: common[key] for key in BOTH & common.keys()}, **own}
-        numbers = {key: _number(value, f"{where}.{key}") for key, value in both.items()}
-        found[path] = {key: number for key, number in numbers.items() if number is not None}
+        both = {key: own.get(key, common.get(key)) for key in BOTH}
+        found[path] = {"density": _number(both["density"], f"{where}.density")}
+        if own.get("weight") is not None or common.get("weight") is not None:
+            found[path]["weight"] = _weight(own.get("weight"), common.get("weight"), where)
     return found
 
 
-def _one_density(models: Mapping[str, Mapping[str, float]]) -> float:
-    densities = {each.get("density", 1.0) for each in models.values()}
+def _weight(own: Any, common: Any, where: str) -> Any:
+    """As `configs.weights` has it: what fits no filter of a model's own is as it is for all."""
+    rules: dict[str, Any] = {}
+    for setting in (own, common):
+        for rule in _rules(setting, f"{where}.weight"):
+            rules.setdefault(*rule)
+    return rules[EVERYWHERE] if next(iter(rules)) == EVERYWHERE else rules
+
+
+def _rules(setting: Any, where: str) -> list[tuple[str, Any]]:
+    """An expression and its number or gradient each, of a setting with filters or without."""
+    if isinstance(setting, Mapping):
+        setting = [setting]
+    if not isinstance(setting, list) or not any(isinstance(each, Mapping) for each in setting):
+        return [] if setting is None else [(EVERYWHERE, setting)]
+    found = []
+    for each in setting:
+        _check(_mapping(each, where), {"filter", "value"}, f"{where}.")
+        name = each.get("filter")
+        everywhere = name is None or name == "*"
+        found.append((EVERYWHERE if everywhere else f"({re.escape(str(name))})", each.get("value")))
+    return found
+
+
+def _one_density(models: Mapping[str, Mapping[str, Any]]) -> float:
+    densities = {1.0 if each["density"] is None else each["density"] for each in models.values()}
     if len(densities) > 1:
         raise ConfigError(f"density: {sorted(densities)} differ; one for all models is served")
     return densities.pop() if densities else 1.0

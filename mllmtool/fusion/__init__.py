@@ -3,7 +3,7 @@
 from mllmtool.fusion.drift import Drift, total
 from mllmtool.fusion.engine import Fused, Target, check_integers, fuse, prepare
 from mllmtool.fusion.inputs import Inputs
-from mllmtool.fusion.methods import METHODS, described, method_of, settings_for
+from mllmtool.fusion.methods import METHODS, check_shares, described, method_of, settings_for
 from mllmtool.fusion.patched import PatchedBase
 from mllmtool.fusion.settings import Settings
 
@@ -16,6 +16,7 @@ __all__ = [
     "Settings",
     "Target",
     "check_integers",
+    "check_shares",
     "described",
     "fuse",
     "method_of",

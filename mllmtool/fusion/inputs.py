@@ -78,7 +78,8 @@ class Inputs:
     """The base, the tuned models, and `names`: the tensors to be fused.
 
     `narrow`: all is reckoned in float32, else what is stored in 32 bits in float64. `factors`: of
-    the scale, for tensors where it is not 1. `diagonals` and `moments` are there for the methods
+    the scale, for tensors where it is not 1. `weights`: of tensors that have others than the
+    settings'. `diagonals` and `moments` are there for the methods
     that read them.
     """
 
@@ -91,6 +92,7 @@ class Inputs:
     workers: int = 1
     narrow: bool = False
     factors: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     diagonals: tuple[Source, ...] = ()
     moments: Moments = field(default_factory=lambda: Moments(()))
 
@@ -134,8 +136,9 @@ class Inputs:
 
     def settings_at(self, name: str) -> Settings:
         """The settings of one tensor."""
-        factor = self.factors.get(name, 1.0)
-        return replace(self.settings, scale=factor * self.settings.scale)
+        scale = self.factors.get(name, 1.0) * self.settings.scale
+        weights = self.weights.get(name, self.settings.weights)
+        return replace(self.settings, scale=scale, weights=weights)
 
     def over(self, job: Callable[[str], R], label: str) -> Iterator[R]:
         """What a job makes of each tensor, by its name, with progress under `label`."""

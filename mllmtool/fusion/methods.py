@@ -208,19 +208,34 @@ def settings_for(config: FuseConfig) -> Settings:
     method = method_of(config)
     _check_flags(config, method)
     _check_models(len(config.model), config, method)
-    if method.shares and config.weight and (min(config.weight) < 0 or sum(config.weight) == 0):
-        raise ConfigError(f"--weight: {config.method} takes shares, none below 0 and not all 0")
-    weights = config.weight or (method.reads.get("weight", 1.0),) * len(config.model)
+    given = config.weight or (method.reads.get("weight", 1.0),) * len(config.model)
+    weights = tuple(weight if isinstance(weight, float) else 1.0 for weight in given)
     numbers = {name: _number(name, config, method) for name in NUMBERS if name in method.reads}
     settings = Settings(weights, **numbers)
     if wrong := method.check(settings):
         raise ConfigError(f"{wrong} for {config.method}")
+    if all(isinstance(weight, float) for weight in given):  # else tensor by tensor
+        check_shares(config, settings)
     return settings
 
 
-def described(method: Method, settings: Settings) -> dict[str, Any]:
+def check_shares(config: FuseConfig, settings: Settings, where: str = "") -> None:
+    """Refuse weights that are no shares where the method takes these.
+
+    Raises:
+        ConfigError: one is below 0, or all are 0.
+    """
+    if method_of(config).shares and (min(settings.weights) < 0 or sum(settings.weights) == 0):
+        raise ConfigError(
+            f"--weight: {config.method} takes shares, none below 0 and not all 0{where}"
+        )
+
+
+def described(config: FuseConfig, settings: Settings) -> dict[str, Any]:
     """The settings for the report; None for what the method does not read."""
-    found: dict[str, Any] = {"weights": settings.weights if "weight" in method.reads else None}
+    method = method_of(config)
+    weights = config.weight or settings.weights
+    found: dict[str, Any] = {"weights": weights if "weight" in method.reads else None}
     for name in NUMBERS:
         found[name] = getattr(settings, name) if name in method.reads else None
     return found

@@ -113,6 +113,32 @@ def test_the_scale_follows_part_and_depth(tmp_path: Path, llava: Path, tuned: li
         assert torch.allclose(fused[name], expected, rtol=1e-5, atol=1e-6), name
 
 
+def test_weights_follow_part_depth_and_name(tmp_path: Path, llava: Path, tuned: list[Path]) -> None:
+    by_name = "{vision: 0.5, 'mlp': 2, language: [0, 1]}"
+    flags = ("--scale", 1, "--weight", by_name, "--weight", "0,0.5")
+    report = fuse(llava, tuned, "task-arithmetic", tmp_path / "out", *flags)
+    base, *models, fused = (load_file(p / WEIGHTS) for p in (llava, *tuned, tmp_path / "out"))
+    for name, before in base.items():
+        last = ("layers.1.", "lm_head", "model.norm", "vision_tower.post_layernorm")
+        late = any(each in name for each in last)
+        weights = (1.0 if late else 0.0, 0.5 if late else 0.0)
+        if "vision" in name:
+            weights = (0.5, weights[1])
+        elif "projector" in name:
+            weights = (1.0, 0.0)  # no key is for it; no blocks, so no depth
+        elif "mlp" in name:
+            weights = (2.0, weights[1])
+        expected = before.double()
+        for weight, model in zip(weights, models, strict=True):
+            expected = expected + weight * (model[name].double() - before)
+        assert torch.allclose(fused[name].double(), expected, atol=1e-6), name
+    assert report["results"]["method"]["weights"] == report["config"]["weight"]
+    assert report["config"]["weight"] == [
+        {"vision": [0.5], "mlp": [2], "language": [0, 1]},
+        {".*": [0, 0.5]},
+    ]
+
+
 def test_memory_is_kept_within_bounds(tmp_path: Path, llava: Path, tuned: list[Path]) -> None:
     argv = ("--base", llava, "--model", tuned[0], "--method", "ties", "--workers", 64)
     done = mllmtool("fuse", *argv, "--max-ram", "70MB", "--dry-run")
@@ -417,6 +443,33 @@ FLAGS: dict[str, tuple[int, list[str], str]] = {
         2,
         ["--method", "slerp", "--weight", "2", "--weight", "-1"],
         "--weight: slerp takes shares, none below 0 and not all 0",
+    ),
+    "shares below 0 of some tensors": (
+        2,
+        ["--method", "linear", "--weight", "{norm: -1}", "--weight", "1"],
+        "--weight: linear takes shares, none below 0 and not all 0 at model.norm.weight",
+    ),
+    "a weight of nothing": (
+        1,
+        ["--method", "linear", "--weight", "{lnguage: 1}"],
+        "--weight: 'lnguage' is no part that is fused (language) and matches no tensor; they are"
+        " named like lm_head.weight",
+    ),
+    "a weight that is no number": (
+        1,
+        ["--method", "linear", "--weight", "{language: [1, high]}"],
+        "--weight (0): '{language: [1, high]}': 'high' is no number; give X, X,Y or {PART: [X, Y]}",
+    ),
+    "a weight without numbers": (
+        1,
+        ["--method", "linear", "--weight", "{language: []}"],
+        "--weight (0): '{language: []}': holds no number",
+    ),
+    "a weight by no expression": (
+        1,
+        ["--method", "linear", "--weight", "{'(': 1}"],
+        "--weight (0): \"{'(': 1}\": '(' is no part and no regular expression: missing ),"
+        " unterminated subpattern at position 0",
     ),
     "one weight for two models": (
         2,

@@ -42,6 +42,16 @@ def test_a_linear_recipe_needs_no_base() -> None:
     assert (config.base, config.model, config.weight) == ("a", ("a", "b"), (1.0, 3.0))
 
 
+def test_gradients_and_filters_of_weights() -> None:
+    own = [{"filter": "mlp", "value": [0, 1]}, {"filter": "vision", "value": 2}]
+    models = [{"model": "a", "parameters": {"weight": own}}, {"model": "b"}]
+    config = parsed(TIES, models=models, parameters={"weight": [0.5, 1]})
+    assert config.weight == (
+        {"(mlp)": (0, 1), "(vision)": (2,), ".*": (0.5, 1)},
+        {".*": (0.5, 1)},
+    )
+
+
 def test_model_stock_has_no_weights() -> None:
     text = "{models: [{model: a}, {model: b}], merge_method: model_stock, base_model: c}"
     config = parsed(text, parameters={"filter_wise": False})
@@ -73,8 +83,12 @@ def test_model_stock_has_no_weights() -> None:
             "density: [0.5, 1.0] differ; one for all models is served",
         ),
         (
-            {"models": [{"model": "a", "parameters": {"weight": [{"value": 1}]}}]},
-            "models (0).parameters.weight: is no number; gradients and filters are not served",
+            {"models": [{"model": "a", "parameters": {"density": [0, 1]}}]},
+            "models (0).parameters.density: is no number; gradients and filters are not served",
+        ),
+        (
+            {"models": [{"model": "a", "parameters": {"weight": {"valeu": 1}}}]},
+            "models (0).parameters.weight.valeu: not served of mergekit's recipes",
         ),
         (
             {"models": [{"model": "a"}, {"model": "a"}]},

@@ -2,9 +2,11 @@
 
 `cases/mergekit-0.1.5.safetensors` holds a small Llama (`base/`), two tuned ones (`a/`, `b/`) and
 what `mergekit-yaml` made of them on CPU with `dtype: float32`, weights 0.3 and 0.9, density 0.3 and
-lambda 0.7 (`linear/`, `task-arithmetic/`, `ties/`, `model-stock/`).
+lambda 0.7 (`linear/`, `task-arithmetic/`, `ties/`, `model-stock/`), and by the weights `SPREAD`
+(`task-arithmetic-spread/`).
 """
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -38,16 +40,52 @@ def compatible(
     return load_file(out / "model.safetensors")
 
 
-@pytest.mark.parametrize("method", FLAGS)
-def test_bits_are_those_that_mergekit_wrote(method: str, tmp_path: Path) -> None:
-    golden: dict[str, dict[str, torch.Tensor]] = {}
+SPREAD = ([{"filter": "mlp", "value": [0.1, 1, 0.35]}, {"value": 0.3}], [0.9, 0.1])
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, dict[str, torch.Tensor]]:
+    """Its tensors by folder."""
+    found: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in load_file(GOLDEN).items():
         folder, _, name = key.partition("/")
-        golden.setdefault(folder, {})[name] = tensor
+        found.setdefault(folder, {})[name] = tensor
+    return found
+
+
+@pytest.mark.parametrize("method", FLAGS)
+def test_bits_are_those_that_mergekit_wrote(
+    method: str, golden: dict[str, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
     base, *models = (save_checkpoint(tmp_path / name, golden[name]) for name in ("base", "a", "b"))
     found = compatible(base, models, method, tmp_path / "out")
     assert found.keys() == golden[method].keys()
     assert all(same_bits(found[name], tensor) for name, tensor in golden[method].items())
+
+
+def test_gradients_and_filters_of_a_recipe_give_its_bits(
+    golden: dict[str, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    for name in ("base", "a", "b"):
+        save_checkpoint(tmp_path / name, golden[name])
+    recipe = {
+        "merge_method": "task_arithmetic",
+        "base_model": str(tmp_path / "base"),
+        "models": [
+            {"model": str(tmp_path / name), "parameters": {"weight": weight}}
+            for name, weight in zip("ab", SPREAD, strict=True)
+        ],
+        "parameters": {"lambda": 0.7},
+        "dtype": "float32",
+    }
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    argv = ("--recipe", tmp_path / "recipe.yaml", "--out", tmp_path / "out", "--quiet")
+    done = mllmtool("fuse", *argv)
+    assert (done.status, done.err) == (0, "")
+    found = load_file(tmp_path / "out/model.safetensors")
+    expected = golden["task-arithmetic-spread"]
+    assert found.keys() == expected.keys()
+    assert all(same_bits(found[name], tensor) for name, tensor in expected.items())
 
 
 def linear(_: torch.Tensor, tuned: list[torch.Tensor]) -> torch.Tensor:
