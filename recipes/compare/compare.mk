@@ -39,15 +39,11 @@ BOTH := $(WEIGHTS:%=safe-wise-ft-%) $(WEIGHTS:%=hybrid-wise-ft-%)
 compare: $(C)/compare.md  ## every way not to forget, at several strengths and on three seeds
 	@cat $<
 
-.PHONY: compare compare-seed always
+.PHONY: compare compare-seed
 $(C)/compare.md: compare/compare.py $(PAGES) $(SEEDS:%=$(C)/seed-%.json)
 	$(PY) compare/compare.py $(SCALE) $(@D) $(SEEDS:%=$(C)/seed-%.json)
 
-# A make of its own for each seed; the copy is left alone where nothing changed.
-$(SEEDS:%=$(C)/seed-%.json): $(C)/seed-%.json: always | $(ENV)
-	$(MAKE) --no-print-directory SEED=$* compare-seed
-	mkdir -p $(@D)
-	cmp -s $(C)-$*/eval/report.json $@ || cp $(C)-$*/eval/report.json $@
+$(eval $(call each_seed,$(C),$(SEEDS),compare-seed,$(C)-%/eval/report.json))
 
 compare-seed: $(CS)/eval/report.json
 
