@@ -122,7 +122,7 @@ def draw(seeds: Sequence[Results], path: Path) -> None:
     axes.axhline(0, color="#66727f", lw=0.8)
     axes.set_xticks(range(1 + len(OLD)), ["new task", *map(quadrant, OLD)])
     axes.set_ylabel("change against the base, points")
-    axes.legend(frameon=False, fontsize=8, ncols=len(SETS), loc="upper right")
+    figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=len(SETS))
     axes.spines[["top", "right"]].set_visible(False)
     save_png(figure, path, dpi=160)
 

@@ -138,7 +138,7 @@ def draw(seeds: Sequence[Results], path: Path) -> None:
     axes.axhline(0, color="#66727f", lw=0.8)
     axes.set_xlabel("share of general data")
     axes.set_ylabel("change against the base, points")
-    axes.legend(frameon=False, fontsize=7.5, ncols=2)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=7.5, ncols=2)
     axes.spines[["top", "right"]].set_visible(False)
     save_png(figure, path, dpi=160)
 
