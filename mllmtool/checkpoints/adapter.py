@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mllmtool.checkpoints.dtypes import Array, widen
+from mllmtool.checkpoints.dtypes import DTYPES, Array, widen
 from mllmtool.checkpoints.naming import EMBEDDINGS, HEAD, by_canonical, canonical, tied
 from mllmtool.checkpoints.reader import Checkpoint, TensorInfo, places_in
 from mllmtool.errors import CheckpointError, MismatchError, some
@@ -94,9 +94,9 @@ class AdaptedCheckpoint(Checkpoint):
         info = super().info(name)
         return TensorInfo("F32", info.shape) if name in self._changed else info
 
-    def sha256(self, name: str) -> str:
+    def blake3(self, name: str) -> str:
         """Hash of the tensor as it is read here."""
-        return super().sha256(name) if name in self._changed else self.base.sha256(name)
+        return super().blake3(name) if name in self._changed else self.base.blake3(name)
 
     def fingerprint(self) -> str:
         """Hash of the adapter's weights."""
@@ -112,23 +112,28 @@ class AdaptedCheckpoint(Checkpoint):
             return None
         return self._low[name].scale * factors["left"], factors["right"]
 
-    def _entries(self, name: str, first: int, count: int) -> Array:
-        if name not in self._low:
-            return self._before(name, first, count)
-        columns = self.info(name).size // self.info(name).shape[0]
-        begin, end = first // columns, -(-(first + count) // columns)
-        rows = self._before(name, begin * columns, (end - begin) * columns).astype(np.float64)
-        merged = self._merged(name, rows.reshape(-1, columns), begin).reshape(-1)
-        return merged[first - begin * columns :][:count].astype(np.float32)
+    def _fill(self, name: str, first: int, entries: Array) -> None:
+        if name not in self._changed:
+            super()._fill(name, first, entries)
+        elif name not in self._low:
+            entries[:] = self._before(name, first, entries.size)
+        else:
+            columns = self.info(name).size // self.info(name).shape[0]
+            begin, end = first // columns, -(-(first + entries.size) // columns)
+            rows = self._before(name, begin * columns, (end - begin) * columns).astype(np.float64)
+            merged = self._merged(name, rows.reshape(-1, columns), begin).reshape(-1)
+            entries[:] = merged[first - begin * columns :][: entries.size]
 
     def _before(self, name: str, first: int, count: int) -> Array:
-        """The entries that no product is added to yet; as in the base where nothing changes."""
+        """The entries of a tensor that changes, with no product added to them yet."""
         if name in self._whole:
             key = self._whole[name]
             entries, dtype = self._weights.read(key, first, count), self._weights.info(key).dtype
         else:
-            entries, dtype = super()._entries(name, first, count), self.base.info(name).dtype
-        return widen(entries, dtype, np.float32) if name in self._changed else entries
+            dtype = self.base.info(name).dtype
+            entries = np.empty(count, DTYPES[dtype].stored)
+            super()._fill(name, first, entries)
+        return widen(entries, dtype, np.float32)
 
     def _merged(self, name: str, rows: Array, begin: int) -> Array:
         """Rows of W' from rows of W, (n, columns) from row `begin` on; of a bias (n, 1)."""

@@ -58,7 +58,7 @@ def lined_up(
     own = {name: theirs[key] for key, name in ours.items() if key in theirs}
     extra = {theirs[key] for key in theirs if key not in ours}
     pair = [theirs.get(key, "") for key in (HEAD, EMBEDDINGS)]
-    if pair[0] in extra and tied(other.config) and len(set(map(other.sha256, pair))) == 1:
+    if pair[0] in extra and tied(other.config) and len(set(map(other.blake3, pair))) == 1:
         extra.remove(pair[0])
     names = list(names)
     missing = [name for name in names if name not in own]

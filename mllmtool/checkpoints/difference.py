@@ -29,7 +29,9 @@ class Difference:
         self.entries += change.size
         self.squared += dot(before, before)
         self.change_squared += dot(change, change)
-        self.largest = max(self.largest, float(np.abs(change).max(initial=0)))
+        self.largest = max(
+            self.largest, float(change.max(initial=0)), -float(change.min(initial=0))
+        )
         self.changed += int(np.count_nonzero(change != 0)) if changed is None else changed
 
     def describe(self) -> dict[str, Any]:

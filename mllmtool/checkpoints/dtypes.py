@@ -93,5 +93,6 @@ def finite(stored: Array, name: str) -> bool:
     if not stored.size or not DTYPES[name].floating:
         return True
     if name == "BF16":
-        return bool((stored & 0x7FFF).max() < 0x7F80)
+        signed = stored.view(np.int16)  # its largest is the largest of no sign
+        return bool(signed.max() < 0x7F80 and stored.max() < 0xFF80)
     return bool(np.isfinite(stored).all())

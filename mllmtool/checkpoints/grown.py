@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mllmtool.checkpoints.dtypes import Array
 from mllmtool.checkpoints.naming import EMBEDDINGS, HEAD, by_canonical
 from mllmtool.checkpoints.reader import Checkpoint, TensorInfo
@@ -45,15 +43,14 @@ class GrownBase(Checkpoint):
         """The base's."""
         return self.base.fingerprint()
 
-    def _entries(self, name: str, first: int, count: int) -> Array:
+    def _fill(self, name: str, first: int, entries: Array) -> None:
         if name not in self._rows:
-            return super()._entries(name, first, count)
-        split = self.first * self.info(name).shape[1]
-        ours = max(0, min(first + count, split) - first)
-        parts = [super()._entries(name, first, ours)] if ours else []
-        if ours < count:
-            parts.append(self.tuned.read(name, first + ours, count - ours))
-        return np.concatenate(parts)
+            return super()._fill(name, first, entries)
+        split = self.first * self.info(name).shape[1] - first
+        ours = min(max(0, split), entries.size)
+        super()._fill(name, first, entries[:ours])
+        entries[ours:] = self.tuned.read(name, first + ours, entries.size - ours)
+        return None
 
 
 def _fits(base: Checkpoint, tuned: Checkpoint, name: str) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from blake3 import blake3
 from safetensors import SafetensorError, safe_open
 
 from mllmtool.checkpoints.dtypes import DTYPES, Array, finite
@@ -71,7 +72,7 @@ class Checkpoint:
             name: places[name].path.name for name in self.names
         }  # tensor name -> file name
         self.places = places
-        self._sha256: dict[Place, str] = {}  # by place: a tensor may have several names
+        self._hashes: dict[Place, str] = {}  # by place: a tensor may have several names
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -146,59 +147,62 @@ class Checkpoint:
             NumericError: there is NaN or Inf among them.
         """
         info = self.info(name)
-        entries = self._entries(name, first, info.size - first if count is None else count)
+        count = info.size - first if count is None else count
+        entries = np.empty(count, DTYPES[info.dtype].stored)
+        self._fill(name, first, entries)
         if not finite(entries, info.dtype):
             raise NumericError(f"{name}: holds NaN or Inf in {self.path}")
         return entries
 
     def pieces(self, name: str, length: int | None = None) -> Iterator[Array]:
-        """The stored entries of a tensor in pieces that fit a cache, as they are.
+        """The stored entries of a tensor in pieces that fit a cache, each in the place of the last.
 
-        Who has seen them all has also hashed them: `sha256` then need not read them again.
+        Who has seen them all has also hashed them: `blake3` then need not read them again.
         """
-        size, length = self.info(name).size, length or PIECE
-        unseen = None if self._place(name) in self._sha256 else hashlib.sha256()
-        for first in range(0, size, length):
-            entries = self._entries(name, first, min(length, size - first))
+        info, length = self.info(name), length or PIECE
+        buffer = np.empty(min(length, info.size), DTYPES[info.dtype].stored)
+        unseen = None if self._place(name) in self._hashes else blake3()
+        for first in range(0, info.size, length):
+            entries = buffer[: info.size - first]
+            self._fill(name, first, entries)
             if unseen:
-                unseen.update(entries.data)
+                unseen.update(entries.view(np.uint8).data)
             yield entries
         if unseen:
-            self._sha256[self._place(name)] = unseen.hexdigest()
+            self._hashes[self._place(name)] = unseen.hexdigest()
 
     def fingerprint(self) -> str:
         """Hash of all tensors, the same however they are sharded."""
         return self.digest(self.names)
 
     def digest(self, names: Iterable[str]) -> str:
-        """Hash of these tensors: names, dtypes, shapes and bytes."""
+        """SHA-256 of a list of these tensors: name, dtype, shape and BLAKE3 of the bytes."""
         whole = hashlib.sha256()
         for name in names:
             info = self.info(name)
-            whole.update(f"{name} {info.dtype} {info.shape} {self.sha256(name)}\n".encode())
+            whole.update(f"{name} {info.dtype} {info.shape} {self.blake3(name)}\n".encode())
         return whole.hexdigest()
 
-    def sha256(self, name: str) -> str:
+    def blake3(self, name: str) -> str:
         """Hash of a tensor's bytes, as they were first seen."""
-        if self._place(name) not in self._sha256:
+        if self._place(name) not in self._hashes:
             deque(self.pieces(name), maxlen=0)
-        return self._sha256[self._place(name)]
+        return self._hashes[self._place(name)]
 
     def _place(self, name: str) -> Place:
         if name not in self.places:
             raise CheckpointError(f"{name}: is not in {self.path}")
         return self.places[name]
 
-    def _entries(self, name: str, first: int, count: int) -> Array:
+    def _fill(self, name: str, first: int, entries: Array) -> None:
+        """Read the stored entries from `first` on."""
         place = self._place(name)
-        entries = np.empty(count, DTYPES[place.info.dtype].stored)
         try:
             complete = _read_into(place.path, place.begin + first * entries.itemsize, entries)
         except OSError as error:
             raise CheckpointError(f"{place.path}: cannot be read: {error}") from error
         if not complete:
             raise CheckpointError(f"{place.path}: was cut while it was read")
-        return entries
 
 
 def _read_into(path: Path, begin: int, entries: Array) -> bool:

@@ -54,6 +54,7 @@ class CheckpointWriter:
         self.files = like.files if files is None else files
         self._places: dict[str, _Place] = {}
         self._unwritten = set(like.names)
+        self._hashes: dict[str, GrowingHash] = {}
         for file in sorted(set(self.files.values())):
             infos = {name: like.info(name) for name in like.names if self.files[name] == file}
             self._places |= _reserve(into / file, infos)
@@ -86,10 +87,15 @@ class CheckpointWriter:
             raise MismatchError(f"{name}: more entries than its shape {place.info.shape} holds")
         if not finite(entries, place.info.dtype):
             raise NumericError(f"{name}: became NaN or Inf as {place.info.dtype}")
-        _write_all(place.path, place.begin + place.written * entries.itemsize, entries)
+        begin = place.begin + place.written * entries.itemsize
+        _write_all(place.path, begin, entries)
         place.written += entries.size
         if place.written == place.info.size:
             self._unwritten.discard(name)
+        if hashed := self._hashes.get(self.files[name]):
+            hashed.saw(begin, entries)
+            if place.written == place.info.size:
+                hashed.advance(name)
 
     def copy(self, name: str, source: Checkpoint) -> None:
         """Write a tensor as it is in `source`, byte for byte.
@@ -126,11 +132,15 @@ class CheckpointWriter:
         return tuple(self._places)
 
     def hashes(self) -> dict[str, GrowingHash]:
-        """For each file, what can hash it while tensors are still written to it."""
+        """For each file, its hash, which grows from now on as tensors are written to it."""
         ends: dict[str, dict[str, int]] = {file: {} for file in self.files.values()}
+        begins: dict[str, int] = {}
         for name, place in self._places.items():
+            begins.setdefault(self.files[name], place.begin)
             ends[self.files[name]][name] = place.begin + place.info.num_bytes
-        return {file: GrowingHash(self.into / file, ends[file]) for file in ends}
+        for file, begin in begins.items():
+            self._hashes[file] = GrowingHash(self.into / file, begin, ends[file])
+        return self._hashes
 
     def _expected(self, name: str) -> _Place:
         if name not in self._unwritten:

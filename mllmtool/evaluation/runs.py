@@ -271,7 +271,7 @@ def _swap(model: nn.Module, loaded: Checkpoint, checkpoint: Checkpoint) -> None:
     with torch.no_grad():
         state = model.state_dict()
         for memory, disk in disk_names(model, checkpoint).items():
-            if disk not in loaded or loaded.sha256(disk) != checkpoint.sha256(disk):
+            if disk not in loaded or loaded.blake3(disk) != checkpoint.blake3(disk):
                 state[memory].copy_(checkpoint[disk])
 
 

@@ -36,8 +36,8 @@ class Drift:
             for t, second in enumerate(taus[: s + 1]):
                 self.gram[s, t] += dot(first, second)
         if len(taus) > 1:
-            raised, lowered = np.zeros((2, stored.size), bool)
-            for tau in taus:
+            raised, lowered = taus[0] > 0, taus[0] < 0
+            for tau in taus[1:]:
                 raised |= tau > 0
                 lowered |= tau < 0
             self.conflicts += int(np.count_nonzero(raised & lowered))

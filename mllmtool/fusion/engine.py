@@ -39,9 +39,9 @@ def check_integers(inputs: Inputs, names: Iterable[str]) -> None:
         MismatchError: one differs.
     """
     for name in names:
-        expected = inputs.base.sha256(name)
+        expected = inputs.base.blake3(name)
         for model in inputs.models:
-            if model.sha256(name) != expected:
+            if model.blake3(name) != expected:
                 dtype = inputs.base.info(name).dtype
                 raise MismatchError(
                     f"{name}: {dtype} differs between {model.path} and {inputs.base.path};"
@@ -62,10 +62,8 @@ def fuse(targets: Sequence[Target]) -> list[Fused]:
 
     def write(name: str) -> list[Drift]:
         drifts = _fuse(name, targets) if name in chosen else []
-        for target, hashed in zip(targets, hashes, strict=True):
-            if name not in chosen:
-                target.writer.copy(name, inputs.base)
-            hashed[target.writer.files[name]].advance(name)
+        for target in targets if name not in chosen else ():
+            target.writer.copy(name, inputs.base)
         return drifts
 
     written = in_order(write, layout, inputs.workers)
@@ -96,11 +94,11 @@ def prepare(method: Method, points: Sequence[Inputs]) -> list[Prepared]:
 def _fuse(name: str, targets: Sequence[Target]) -> list[Drift]:
     inputs = targets[0].inputs
     dtype, drifts = inputs.base.info(name).dtype, [Drift(len(inputs.models)) for _ in targets]
+    settings = [target.inputs.settings_at(name) for target in targets]
     for piece in inputs.pieces(name):
-        for target, drift in zip(targets, drifts, strict=True):
-            own = replace(piece, settings=target.inputs.settings_at(name))
-            fused = target.prepared.fuse(own)
+        for target, own, drift in zip(targets, settings, drifts, strict=True):
+            fused = target.prepared.fuse(piece.under(own))
             stored = narrow(fused.entries, dtype)
             target.writer.write(name, stored)
-            drift.add(own, widen(stored, dtype, piece.base.dtype.type), fused.kept)
+            drift.add(piece, widen(stored, dtype, piece.working), fused.kept)
     return drifts

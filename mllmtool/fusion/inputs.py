@@ -3,10 +3,11 @@
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -36,31 +37,42 @@ class Source(Protocol):
         """Dtype and shape of what `pieces` gives."""
 
     def pieces(self, name: str, length: int) -> Iterator[Array]:
-        """The stored entries of a flattened tensor, in order, `length` at a time."""
+        """The stored entries of a flattened tensor, in order, `length` at a time.
 
-    def sha256(self, name: str) -> str:
+        Each piece lies where the last lay.
+        """
+
+    def blake3(self, name: str) -> str:
         """Hash of a tensor."""
 
     def fingerprint(self) -> str:
         """Hash of the model."""
 
 
+class Stored(NamedTuple):
+    """Entries as on disk, and the dtype that they have there."""
+
+    entries: Array
+    dtype: str
+
+
 @dataclass(frozen=True)
 class Piece:
-    """Entries `first` to `first + n` of one flattened tensor, float32 or float64.
+    """Entries `first` to `first + n` of one flattened tensor, to be used before the next is read.
 
     `shape` is the whole tensor's. A method of unit `rows` gets whole rows, `columns` entries each;
     one of unit `matrix` the whole of each matrix (`is_matrix`), and entries of the others; one of
-    unit `tensor` the whole of each.
+    unit `tensor` the whole of each. Numbers are float32 or float64, and are made of what is stored
+    when they are asked for, so that as few arrays as can be are in the processor's cache.
     """
 
     tensor: str
     shape: tuple[int, ...]
     first: int
     settings: Settings
-    base: Array  # (n,)
-    tuned: tuple[Array, ...]  # one a model, (n,) each
-    diagonals: tuple[Array, ...] = ()  # of Fisher information, one a model, (n,) each
+    working: type[np.floating[Any]]
+    stored: tuple[Stored, ...]  # of the base and of each model
+    statistics: tuple[Stored, ...]
 
     @property
     def columns(self) -> int:
@@ -68,9 +80,32 @@ class Piece:
         return columns(self.shape)
 
     @cached_property
+    def base(self) -> Array:
+        r"""$\theta_0$, (n,)."""
+        return widen(*self.stored[0], self.working)
+
+    @property
+    def tuned(self) -> tuple[Array, ...]:
+        r"""$\theta_t$, one a model, (n,) each."""
+        return tuple(widen(*each, self.working) for each in self.stored[1:])
+
+    @cached_property
     def task_vectors(self) -> tuple[Array, ...]:
         r"""$\tau_t = \theta_t - \theta_0$, one a model, (n,) each. Ilharco et al. 2023."""
-        return tuple(tuned - self.base for tuned in self.tuned)
+        return tuple(widen(*each, self.working) - self.base for each in self.stored[1:])
+
+    @property
+    def diagonals(self) -> tuple[Array, ...]:
+        """Of Fisher information, one a model, (n,) each."""
+        return tuple(widen(*each, self.working) for each in self.statistics)
+
+    def under(self, settings: Settings) -> "Piece":
+        """The same entries, with other settings."""
+        if settings == self.settings:
+            return self
+        other = copy(self)
+        object.__setattr__(other, "settings", settings)
+        return other
 
 
 @dataclass(frozen=True)
@@ -120,19 +155,18 @@ class Inputs:
         Raises:
             NumericError: a model holds NaN or Inf there.
         """
-        settings = self.settings_at(name)
+        settings, count = self.settings_at(name), 1 + len(self.models)
         sources: tuple[Source, ...] = (self.base, *self.models, *self.diagonals)
         shape, length = self.base.info(name).shape, self._length(name)
         dtypes = [source.info(name).dtype for source in sources]
         working, first = np.float32 if self.narrow else working_dtype(dtypes), 0
-        for stored in zip(*(source.pieces(name, length) for source in sources), strict=True):
-            for source, entries, dtype in zip(sources, stored, dtypes, strict=True):
-                if not finite(entries, dtype):
+        for read in zip(*(source.pieces(name, length) for source in sources), strict=True):
+            stored = tuple(map(Stored, read, dtypes))
+            for source, each in zip(sources, stored, strict=True):
+                if not finite(*each):
                     raise NumericError(f"{name}: holds NaN or Inf in {source.path}")
-            base, *rest = (widen(*each, working) for each in zip(stored, dtypes, strict=True))
-            tuned, diagonals = rest[: len(self.models)], rest[len(self.models) :]
-            yield Piece(name, shape, first, settings, base, tuple(tuned), tuple(diagonals))
-            first += base.size
+            yield Piece(name, shape, first, settings, working, stored[:count], stored[count:])
+            first += read[0].size
 
     def settings_at(self, name: str) -> Settings:
         """The settings of one tensor."""
@@ -172,4 +206,4 @@ def columns(shape: tuple[int, ...]) -> int:
 
 def _hash(place: tuple[Checkpoint, str]) -> None:
     model, name = place
-    model.sha256(name)
+    model.blake3(name)

@@ -74,9 +74,12 @@ def moved(start: Array, change: Array) -> Array:
 
 def weighted_sum(arrays: Sequence[Array], factors: Sequence[float]) -> Array:
     r"""$\sum_t w_t x_t$, a new array."""
-    total = arrays[0] * factors[0]
-    for array, factor in zip(arrays[1:], factors[1:], strict=True):
-        total += array * factor if factor != 1 else array
+    pairs = zip(arrays, factors, strict=True)
+    terms = (array if factor == 1 else array * factor for array, factor in pairs)
+    first, second = next(terms), next(terms, None)
+    total: Array = first.copy() if second is None else first + second
+    for term in terms:
+        total += term
     return total
 
 

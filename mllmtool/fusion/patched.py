@@ -47,9 +47,9 @@ class PatchedBase:
             first += entries.size
             yield entries
 
-    def sha256(self, name: str) -> str:
+    def blake3(self, name: str) -> str:
         """Hash of an unpatched tensor's bytes."""
-        return self._base.sha256(name)
+        return self._base.blake3(name)
 
     def fingerprint(self) -> str:
         """Hash of the patch file."""

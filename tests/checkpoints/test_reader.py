@@ -1,5 +1,6 @@
 """Reading checkpoints: what the library wrote comes back, and nothing else gets in."""
 
+import hashlib
 import json
 import pickle
 import struct
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from blake3 import blake3
 from safetensors.torch import save_file
 from weights import same_bits, save_checkpoint
 
@@ -72,7 +74,7 @@ def test_pieces_are_the_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     checkpoint = Checkpoint.open(
         save_checkpoint(tmp_path / "c", {"w": torch.arange(10.0), "empty": torch.zeros(0)})
     )
-    pieces = list(checkpoint.pieces("w"))
+    pieces = [piece.copy() for piece in checkpoint.pieces("w")]
     assert [piece.size for piece in pieces] == [4, 4, 2]
     assert np.concatenate(pieces).tolist() == list(range(10))
     assert list(checkpoint.pieces("empty")) == []
@@ -93,11 +95,19 @@ def test_fingerprint_depends_on_bits_and_not_on_shards(tmp_path: Path) -> None:
     assert whole == sharded != other
 
 
+def test_a_fingerprint_is_of_a_list_of_the_tensors(tmp_path: Path) -> None:
+    tensors = {"b": torch.tensor([1.0, -2.0], dtype=torch.bfloat16), "a": torch.zeros(2, 0)}
+    checkpoint = Checkpoint.open(save_checkpoint(tmp_path / "c", tensors))
+    listed = f"a F32 (2, 0) {blake3().hexdigest()}\n"
+    listed += f"b BF16 (2,) {blake3(bytes([0x80, 0x3F, 0, 0xC0])).hexdigest()}\n"
+    assert checkpoint.fingerprint() == hashlib.sha256(listed.encode()).hexdigest()
+
+
 def test_a_whole_checkpoint_is_opened_without_reading_its_tensors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save_checkpoint(tmp_path / "c", {"w": torch.ones(3)})
-    monkeypatch.setattr(Checkpoint, "_entries", lambda *_: pytest.fail("read a tensor"))
+    monkeypatch.setattr(Checkpoint, "_fill", lambda *_: pytest.fail("read a tensor"))
     Checkpoint.open(path).info("w")
 
 

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from weights import same_bits, save_checkpoint
 
 from mllmtool.checkpoints import Checkpoint, CheckpointWriter, copy_sidecars
-from mllmtool.errors import MismatchError, NumericError
+from mllmtool.errors import MismatchError, NumericError, OutputError
+from mllmtool.reports import file_sha256
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
@@ -95,6 +96,28 @@ def test_copy_keeps_every_bit(tmp_path: Path) -> None:
     writer.finish()
     read = load_file(tmp_path / "model.safetensors")
     assert all(same_bits(read[name], tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("order", ["abc", "cab", "bca"])
+def test_files_are_hashed_while_they_are_written_in_any_order(tmp_path: Path, order: str) -> None:
+    tensors = {name: torch.full((5,), ord(name)) for name in "abc"} | {"empty": torch.ones(0)}
+    like = Checkpoint.open(save_checkpoint(tmp_path / "like", tensors))
+    writer = CheckpointWriter(tmp_path, like, {**dict.fromkeys("abc", "one"), "empty": "two"})
+    hashes = writer.hashes()
+    for begin in (0, 3):  # the tensors come in two pieces, by turns
+        for name in order:
+            writer.write(name, like.read(name, begin, 3 - begin // 3))
+    found = {file: growing.hexdigest() for file, growing in hashes.items()}
+    assert found == {file: file_sha256(tmp_path / file) for file in ("one", "two")}
+
+
+def test_a_hash_of_what_is_not_whole_is_refused(tmp_path: Path) -> None:
+    writer = writer_of(tmp_path)
+    hashes = writer.hashes()
+    writer.add("a", torch.ones(2))
+    with pytest.raises(OutputError) as caught:
+        hashes["model.safetensors"].hexdigest()
+    assert str(caught.value) == f"{tmp_path}/model.safetensors: b was not written"
 
 
 def writer_of(tmp_path: Path, dtype: torch.dtype = torch.float32) -> CheckpointWriter:

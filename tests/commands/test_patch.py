@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from weights import same_bits, save_checkpoint
 
-from mllmtool.checkpoints import Checkpoint, PatchBuilder
+from mllmtool.checkpoints import Checkpoint, PatchBuilder, tensor_sha256
 
 BASE = {
     "a": torch.arange(6, dtype=torch.float32).reshape(2, 3),
@@ -139,7 +139,7 @@ def test_the_same_bytes_again(base: Path, patches: list[Path]) -> None:
 def test_a_wrong_base_leaves_nothing(base: Path, patches: list[Path]) -> None:
     other = save_checkpoint(base.parent / "other", {**BASE, "a": BASE["a"] + 1})
     before = set(base.parent.iterdir())
-    hashes = [Checkpoint.open(path).sha256("a")[:12] for path in (other, base)]
+    hashes = [tensor_sha256(Checkpoint.open(path)["a"])[:12] for path in (other, base)]
     expected = (
         f"mllmtool: a: sha256 {hashes[0]} in {other}, {hashes[1]} in the base of {patches[0]};"
         " give the base that it was made for\n"
@@ -154,7 +154,7 @@ def test_applying_twice_leaves_nothing(base: Path, patches: list[Path]) -> None:
     applied = base.parent / "once"
     assert mllmtool("patch", "apply", patches[0], "--base", base, "--out", applied).status == 0
     before = set(base.parent.iterdir())
-    hashes = [Checkpoint.open(path).sha256("a")[:12] for path in (applied, base)]
+    hashes = [tensor_sha256(Checkpoint.open(path)["a"])[:12] for path in (applied, base)]
     done = mllmtool("patch", "apply", patches[0], "--base", applied, "--out", base.parent / "o")
     assert (done.status, done.out, done.err) == (
         3,
@@ -223,7 +223,7 @@ def test_a_model_that_was_changed_besides(base: Path, patches: list[Path], name:
     assert (done.status, done.err) == (
         3,
         f"mllmtool: {name}: sha256 {found.hexdigest()[:12]} in {model} without the patch,"
-        f" {Checkpoint.open(base).sha256(name)[:12]} in {base}; the model was changed besides the"
-        " patch\n",
+        f" {tensor_sha256(Checkpoint.open(base)[name])[:12]} in {base}; the model was changed"
+        " besides the patch\n",
     )
     assert not (base.parent / "model-restored").exists()
