@@ -1,5 +1,6 @@
 """`fuse`: tuned checkpoints of one base as one, tensor by tensor, complete or an error."""
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from mllmtool.checkpoints.align import lined_up
 from mllmtool.checkpoints.moments import INDEX_NAME
 from mllmtool.checkpoints.writer import sharded
 from mllmtool.configs.base import PARTS
+from mllmtool.configs.eval_matrix import as_share
 from mllmtool.configs.fuse import FuseConfig, num_bytes
 from mllmtool.context import Context
 from mllmtool.errors import ConfigError, OutputError
@@ -49,6 +51,7 @@ def run(config: FuseConfig, context: Context, into: Path) -> Made:
     points = config.points()
     opened = _open_points(points, context)
     base = opened[0].base
+    _check_suite(config, context)
     check_disk(into, len(points) * _size(base))
     prepared = prepare(method_of(config), opened)
     targets = [
@@ -61,7 +64,7 @@ def run(config: FuseConfig, context: Context, into: Path) -> Made:
     ]
     if config.method == "tailor":
         _warn_of_dense(made[0].drifts, config, context)
-    return Made(
+    whole = Made(
         inputs=_artifacts(config, opened[0]),
         results={"points": _named(points, results)} if config.sweep else results[0],
         run={},
@@ -69,6 +72,33 @@ def run(config: FuseConfig, context: Context, into: Path) -> Made:
             str(Path(name) / file): sha256
             for name, fused in zip(points, made, strict=True)
             for file, sha256 in fused.hashes.items()
+        },
+    )
+    return _selected(config, context, into, whole) if config.select is not None else whole
+
+
+def _selected(config: FuseConfig, context: Context, into: Path, whole: Made) -> Made:
+    """Keep of a sweep what the suite chooses, in the place of all."""
+    from mllmtool.evaluation.choosing import choose, halves  # imports torch
+
+    points = {row["checkpoint"]: row for row in whole.results["points"]}
+    folders = {name: into / name for name in points}
+    suites = halves(str(config.select), context)
+    choice = choose(suites, config.base, folders, as_share(config.max_loss), context)
+    for name, folder in folders.items():
+        if name == choice.label:
+            for path in folder.iterdir():
+                path.rename(into / path.name)
+        shutil.rmtree(folder)
+    within = f"{choice.label}/"
+    return replace(
+        whole,
+        inputs=[*whole.inputs, *choice.inputs],
+        results={**points[choice.label], "select": choice.said},
+        hashes={
+            path.removeprefix(within): sha256
+            for path, sha256 in whole.hashes.items()
+            if path.startswith(within)
         },
     )
 
@@ -79,6 +109,7 @@ def plan(config: FuseConfig, context: Context) -> dict[str, Any]:
     inputs, *_ = opened = _open_points(points, context)
     base, method = inputs.base, method_of(config)
     size = len(points) * _size(base)
+    _check_suite(config, context)
     if context.work is not None:
         check_disk(next(folder for folder in context.work.parents if folder.exists()), size)
     return {
@@ -92,6 +123,14 @@ def plan(config: FuseConfig, context: Context) -> dict[str, Any]:
         "workers": inputs.workers,
         "seconds": round(sum(seconds(each, method) for each in opened), 1),
     }
+
+
+def _check_suite(config: FuseConfig, context: Context) -> None:
+    """What is wrong with the suite is told before any work."""
+    if config.select is not None:
+        from mllmtool.evaluation.choosing import halves  # imports torch
+
+        halves(config.select, context)
 
 
 def _results(config: FuseConfig, target: Target, drifts: Mapping[str, Drift]) -> dict[str, Any]:

@@ -21,6 +21,14 @@ def _in_points(text: str) -> str:
     return text
 
 
+Points = Annotated[str, AfterValidator(_in_points)]
+
+
+def as_share(points: Points) -> float:
+    """Of `1pp`: 0.01."""
+    return float(points.removesuffix("pp")) / 100
+
+
 class EvalMatrixConfig(Config):
     """Evaluate checkpoints on a suite: the 2x2 matrix against the base, with verdicts."""
 
@@ -96,15 +104,9 @@ class EvalBestConfig(Config):
 
     evals: Annotated[str, Field(description="directory that eval-matrix made")]
     max_loss: Annotated[
-        str,
-        AfterValidator(_in_points),
+        Points,
         Field(description="loss allowed in each quadrant of the original tasks, such as 1pp"),
     ]
-
-    @property
-    def loss(self) -> float:
-        """The loss allowed, a share."""
-        return float(self.max_loss.removesuffix("pp")) / 100
 
 
 class EvalCompareConfig(Config):

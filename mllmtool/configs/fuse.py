@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from mllmtool.configs.base import PARTS, Config, Part, Share
+from mllmtool.configs.eval_matrix import Points
 from mllmtool.configs.mergekit import from_mergekit, is_mergekit
 from mllmtool.configs.selection import parse_pairs
 from mllmtool.configs.sweep import parse_sweep, sweep_points
@@ -191,6 +192,17 @@ class FuseConfig(Config):
             json_schema_extra={"words": True},
         ),
     ] = {}  # noqa: RUF012 (pydantic copies it)
+    select: Annotated[
+        str | None,
+        Field(
+            description="suite; of the sweep's checkpoints the one is kept that gains most on one"
+            " half of its items and loses at most --max-loss; the other half scores it"
+        ),
+    ] = None
+    max_loss: Annotated[
+        Points,
+        Field(description="loss allowed in each quadrant of the original tasks, with --select"),
+    ] = "1pp"
     check_class: Annotated[
         bool,
         Field(
@@ -227,6 +239,10 @@ class FuseConfig(Config):
             raise ValueError(f"--weight: {len(self.weight)} given for {len(self.model)} --model")
         if self.fisher and len(self.fisher) != len(self.model):
             raise ValueError(f"--fisher: {len(self.fisher)} given for {len(self.model)} --model")
+        if self.select is not None and not self.sweep:
+            raise ValueError("--select: chooses among the points of a --sweep, and there is none")
+        if self.select is None and self.max_loss != "1pp":
+            raise ValueError("--max-loss: goes with --select")
         self.points()
         return self
 
@@ -236,4 +252,5 @@ class FuseConfig(Config):
         Raises:
             ConfigError: a value is out of its range.
         """
-        return sweep_points(self, self.sweep, {})
+        chosen_by = {"select": None, "max_loss": "1pp"}
+        return sweep_points(self.model_copy(update=chosen_by), self.sweep, {})
