@@ -15,9 +15,9 @@ from mllmtool.data.exclusion import Exclusion
 from mllmtool.data.formats import IMAGE_MARK, to_sample
 from mllmtool.data.images import ImageFolder
 from mllmtool.data.looks import quick_looks, slow_look
-from mllmtool.data.plain import lined_up, parser
+from mllmtool.data.plain import lined_up, parser, parser_of_many
 from mllmtool.data.samples import json_object
-from mllmtool.data.splitting import Parse, Text
+from mllmtool.data.splitting import Batch, Parse, ParseMany
 from mllmtool.data.texts import canonical, short_hash, spoken
 from mllmtool.errors import ConfigError, DataError
 
@@ -58,17 +58,17 @@ class Checks:
     decode: bool = False
     exclusion: Exclusion | None = None
 
-    def rows(self, texts: Sequence[Text]) -> tuple[Fields, list[Problem]]:
+    def rows(self, batch: Batch) -> tuple[Fields, list[Problem]]:
         """What is noted of each row, and the invalid ones."""
-        fields = np.zeros(len(texts), ROW)
-        begins, data, values = zip(*texts, strict=True)
+        begins, data, values = batch
+        fields = np.zeros(len(data), ROW)
         fields["begin"], fields["length"] = begins, list(map(len, data))
-        problems = [*_noted(self._note, self._quick(values, fields), texts, fields)]
+        problems = [*_noted(self._note, self._quick(values, fields), batch, fields)]
         if self.decode or self.reads_texts:
             good = np.flatnonzero(fields["state"] == GOOD).tolist()
-            problems += _noted(self._note_more, good, texts, fields)
-        if fields["ours"].any():
-            fields["ours"] &= [b"\n" not in text and b"\r" not in text for text in data]
+            problems += _noted(self._note_more, good, batch, fields)
+        if fields["ours"].any() and not _in_one_line(b"".join(data)):
+            fields["ours"] &= list(map(_in_one_line, data))
         return fields, sorted(problems)
 
     def _quick(self, values: Sequence[Any], fields: Fields, begin: int = 0) -> Iterator[int]:
@@ -121,6 +121,11 @@ class Checks:
         """What reads a row."""
         return parser(self.form)
 
+    @property
+    def parse_many(self) -> ParseMany:
+        """What reads rows that are all plain."""
+        return parser_of_many(self.form)
+
     @cached_property
     def reads_texts(self) -> bool:
         """Whether more is asked than whether a row is right."""
@@ -133,6 +138,10 @@ class Checks:
         return sum(len(count.encode(text, add_special_tokens=False)) for text in texts)
 
 
+def _in_one_line(data: bytes) -> bool:
+    return b"\n" not in data and b"\r" not in data
+
+
 def _object(data: bytes, values: Any) -> dict[str, Any]:
     """A row's values; what is wrong is a `DataError`."""
     return values if type(values) is dict else json_object(data)
@@ -141,16 +150,16 @@ def _object(data: bytes, values: Any) -> dict[str, Any]:
 def _noted(
     note: Callable[[bytes, Any, np.void], None],
     numbers: Iterable[int],
-    texts: Sequence[Text],
+    batch: Batch,
     fields: Fields,
 ) -> Iterator[Problem]:
     """Note what is asked of rows one by one; the invalid ones."""
     for number in numbers:
-        begin, data, values = texts[number]
+        data = batch.data[number]
         try:
-            note(data, values, fields[number])
+            note(data, batch.values[number], fields[number])
         except DataError as error:
-            fields[number] = (begin, len(data), INVALID, *UNKNOWN)
+            fields[number] = (batch.begins[number], len(data), INVALID, *UNKNOWN)
             yield number, str(error)
 
 

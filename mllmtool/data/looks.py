@@ -5,17 +5,14 @@ of the other, which says what is wrong with one.
 """
 
 from collections.abc import Sequence
-from itertools import chain, repeat
-from operator import attrgetter
+from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
-import numpy as np
 from msgspec import UNSET
 
 from mllmtool.configs.mix_data import Format
 from mllmtool.data.formats import IMAGE_MARK
-from mllmtool.data.mixing import Integers
-from mllmtool.data.plain import Plain, names
+from mllmtool.data.plain import Row, names
 from mllmtool.data.samples import Sample, check_sample
 from mllmtool.data.texts import spoken
 from mllmtool.errors import DataError
@@ -25,48 +22,46 @@ DUE: dict[Format, tuple[str, str]] = {
     "llava": ("human", "gpt"),
     "sharegpt": ("human", "gpt"),
 }
-TURNS, SPEAKER, TEXT = attrgetter("turns"), attrgetter("speaker"), attrgetter("text")
 
 
 class Looks(NamedTuple):
     """Of some rows; `ours`: it can be written as it is."""
 
-    turns: Integers
-    chars: Integers
+    turns: list[int]
+    chars: list[int]
     images: list[list[str]]
     ours: list[bool]
 
 
-def quick_looks(rows: Sequence[Plain], form: Format) -> Looks | None:
+def quick_looks(rows: Sequence[Row], form: Format) -> Looks | None:
     """Rows of speakers that alternate, with their images; None when one is any other or wrong."""
-    dialogues = list(map(TURNS, rows))
-    numbers = np.fromiter(map(len, dialogues), np.int64)
-    turns = [*chain.from_iterable(dialogues)]
-    roles, texts = list(map(SPEAKER, turns)), list(map(TEXT, turns))
-    marks = np.fromiter(map(str.count, texts, repeat(IMAGE_MARK)), np.int64)
+    numbers = [len(row.turns) for row in rows]
+    said = ["\n".join([turn.text for turn in row.turns]) for row in rows]
     images = list(map(names, rows))
-    starts = np.cumsum(numbers) - numbers
     if (
-        numbers.min() < 2
-        or not _alternate(roles, starts[numbers % 2 == 1], DUE[form])
-        or list(map(len, images)) != np.add.reduceat(marks, starts).tolist()
+        min(numbers) < 2
+        or not _alternate(rows, numbers, DUE[form])
+        or list(map(len, images)) != [text.count(IMAGE_MARK) for text in said]
         or ":" in "".join(chain.from_iterable(images))  # it may be an address
         or (form != "messages" and any(row.system is not UNSET for row in rows))
     ):
         return None
-    chars = np.add.reduceat(np.fromiter(map(len, texts), np.int64), starts)
+    chars = [len(text) - number + 1 for text, number in zip(said, numbers, strict=True)]
     ours = list(map(is_ours, rows)) if form == "messages" else [False] * len(rows)
     return Looks(numbers, chars, images, ours)
 
 
-def is_ours(row: Plain) -> bool:
+def is_ours(row: Row) -> bool:
     """Whether a right row of messages can be written as it is."""
     return type(row.id) is str and row.image is UNSET and row.mix is UNSET
 
 
-def _alternate(roles: list[str], odd: Integers, due: tuple[str, str]) -> bool:
-    """Whether they do, once a system's turn is taken out where rows of an odd number begin."""
-    systems = [roles.pop(start) for start in reversed(odd.tolist())]
+def _alternate(rows: Sequence[Row], numbers: Sequence[int], due: tuple[str, str]) -> bool:
+    """Whether speakers do, after a system's turn in rows of an odd number of turns."""
+    roles = [turn.speaker for row in rows for turn in row.turns]
+    starts = accumulate(numbers, initial=0)
+    odd = [start for start, number in zip(starts, numbers, strict=False) if number % 2]
+    systems = [roles.pop(start) for start in reversed(odd)]
     return systems == ["system"] * len(systems) and roles == [*due] * (len(roles) // 2)
 
 

@@ -4,7 +4,7 @@ A turn has a speaker and a text and no more. A decoder that knows the fields tak
 time of a parser, and says no to a row with a further key: that one is parsed, and lined up here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType, field
 
 from mllmtool.configs.mix_data import Format
-from mllmtool.data.splitting import parsed
+from mllmtool.data.splitting import Parse, ParseMany, parsed
 
 
 class Turn(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -62,15 +62,17 @@ class OnlyConversation(Conversation, gc=False, forbid_unknown_fields=True):
     """The same without further keys."""
 
 
-KINDS: dict[Format, tuple[type[Plain], type[Plain]]] = {
+Row = Messages | Conversation
+KINDS: dict[Format, tuple[type[Row], type[Row]]] = {
     "messages": (Messages, OnlyMessages),
     "llava": (Conversation, OnlyConversation),
     "sharegpt": (Conversation, OnlyConversation),
 }
+BRACES = frozenset(b"{}")
 
 
 @cache
-def parser(form: Format) -> Callable[[bytes], Any]:
+def parser(form: Format) -> Parse:
     """What reads a row of a format: a plain row, else what its JSON says, None if it is none."""
     if form not in KINDS:
         return parsed
@@ -85,14 +87,33 @@ def parser(form: Format) -> Callable[[bytes], Any]:
     return parse
 
 
-def names(row: Plain) -> list[str]:
+@cache
+def parser_of_many(form: Format) -> ParseMany:
+    """What reads rows of a format together, if each is a plain row from brace to brace."""
+    if form not in KINDS:
+        return lambda _: None
+    decode = msgspec.json.Decoder(KINDS[form][1]).decode_lines
+
+    def parse(rows: Sequence[bytes]) -> Sequence[Any] | None:
+        try:
+            if {row[0] for row in rows} | {row[-1] for row in rows} != BRACES:
+                return None
+            values = decode(b"\n".join(rows))
+        except (msgspec.DecodeError, ValueError, IndexError):
+            return None
+        return values if len(values) == len(rows) else None
+
+    return parse
+
+
+def names(row: Row) -> list[str]:
     """Of its images."""
     if row.images is not UNSET:
         return row.images
     return [] if row.image is UNSET else [row.image]
 
 
-def lined_up(rows: Sequence[Any], form: Format) -> Sequence[Plain] | None:
+def lined_up(rows: Sequence[Any], form: Format) -> Sequence[Row] | None:
     """Parsed rows as plain ones; None when one cannot be."""
     if form not in KINDS:
         return None

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +15,6 @@ from mllmtool.data.files import sha256_of, stamp
 from mllmtool.data.parallel import Workers
 from mllmtool.data.splitting import Layout, Span, position, ranges, rows_in
 from mllmtool.errors import DataError
-
-BATCH = 64  # rows that are looked at at once; more would not stay in the cache
 
 
 class Part(NamedTuple):
@@ -127,8 +124,7 @@ def scan_range(opened: Opened, task: Task) -> Found:
     with shape.path.open("rb") as file:
         rows = rows_in(file.fileno(), shape, task.span, checks.parse)
         try:
-            texts = iter(rows)
-            while batch := list(islice(texts, BATCH)):
+            for batch in rows.batches(checks.parse_many):
                 fields, problems = checks.rows(batch)
                 if problems and not problem:
                     problem = count + problems[0][0], problems[0][1]

@@ -10,16 +10,20 @@ together checks that it starts where the range before has ended, and reads it ag
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from pydantic_core import from_json
 
 from mllmtool.errors import DataError
 
-RANGE = 8 << 20  # bytes
+RANGE = 2 << 20  # bytes
+BATCH = 128  # rows that are read at once; more would not stay in the cache
 MAX_ROW = 32 << 20
 NEAR = 1 << 16
 WHITE = b" \t\r\n"
@@ -27,6 +31,15 @@ WHITE = b" \t\r\n"
 
 Text = tuple[int, bytes, Any]  # where a row begins, its bytes, and what they were parsed to
 Parse = Callable[[bytes], Any]  # None for what is not JSON
+ParseMany = Callable[[Sequence[bytes]], Sequence[Any] | None]  # None unless each is a row
+
+
+class Batch(NamedTuple):
+    """Texts in columns."""
+
+    begins: Sequence[int]
+    data: Sequence[bytes]
+    values: Sequence[Any]
 
 
 class Span(NamedTuple):
@@ -119,15 +132,36 @@ class Lines:
         self._data = self._data[skipped:]
 
     def __iter__(self) -> Iterator[Text]:
+        for at, lines in self._lines():
+            yield from self._texts(at, lines)
+
+    def batches(self, parse_many: ParseMany) -> Iterator[Batch]:
+        """The same, many at once."""
+        for at, lines in self._lines():
+            if values := parse_many(lines):
+                before = accumulate(map(len, lines), initial=at)
+                begins = [length + number for number, length in enumerate(before)]
+                yield Batch(begins[:-1], lines, values)
+            elif texts := [*self._texts(at, lines)]:
+                yield Batch(*zip(*texts, strict=True))
+
+    def _lines(self) -> Iterator[tuple[int, list[bytes]]]:
+        """Some at a time, with the place of the first."""
         if self.start is None:
             return
         at, lines = self.start, self._data.split(b"\n")
         lines[-1:] = [self._whole(lines[-1])] if lines[-1] else []
+        for low in range(0, len(lines), BATCH):
+            some = lines[low : low + BATCH]
+            yield at, some
+            at += sum(map(len, some)) + len(some)
+        self.next = at
+
+    def _texts(self, at: int, lines: Sequence[bytes]) -> Iterator[Text]:
         for line in lines:
             if text := line.strip():
                 yield at + line.index(text[:1]), text, self._parse(text)
             at += len(line) + 1
-        self.next = at
 
     def _whole(self, line: bytes) -> bytes:
         """The last line, up to its end after the range."""
@@ -152,28 +186,45 @@ class Elements:
         begin, end, exact = span
         self._fd, self._shape, self._end, self._parse = fd, shape, end, parse
         self._base, self._data = begin, b""
+        self._mark = shape.between or b"]"
+        self._inner = self._mark.find(b"{")
         self.start: int | None = begin if exact else shape.first
         if begin > shape.first and not exact:
             self.start = self._first_from(begin)
         self.next = self.start
 
     def __iter__(self) -> Iterator[Text]:
-        at = self.start
-        if at is None or not self._shape.between:
-            return
-        if self._byte(at) == b"]":
-            at = self._finish(at)
-        gap = self._shape.between.rfind(b"{") - 1
-        while at < self._end:
-            found = self._near(at)
-            if found:
-                yield found
-                at += len(found[1]) + gap
+        while (at := self._due()) is not None:
+            if found := self._near(at):
+                self.next = at + len(found[1]) - 1 + self._inner
             else:
                 found = self._far(at)
-                yield found
-                at = self._after(at + len(found[1]))
-        self.next = at
+                self.next = self._after(at + len(found[1]))
+            yield found
+
+    def batches(self, parse_many: ParseMany) -> Iterator[Batch]:
+        """The same, many at once."""
+        while (at := self._due()) is not None:
+            yield self._many(at, parse_many) or Batch(*zip(*islice(self, BATCH), strict=True))
+
+    def _due(self) -> int | None:
+        """Where the next element begins; None when it is not in the range."""
+        if self.next == self._shape.first and self._byte(self.next) == b"]":
+            self.next = self._finish(self.next)
+        return None if self.next is None or self.next >= self._end else self.next
+
+    def _many(self, at: int, parse_many: ParseMany) -> Batch | None:
+        """Elements up to what looks like the beginning of the next, if all of them are right."""
+        low = self._held(at)
+        first = bisect_left(self._cuts, low)
+        cuts = self._cuts[first : first + BATCH]
+        begins = [low, *[cut + self._inner for cut in cuts]]
+        data = [self._data[begin : cut + 1] for begin, cut in zip(begins, cuts, strict=False)]
+        values = parse_many(data)
+        if not values:
+            return None
+        self.next = self._base + begins.pop()
+        return Batch([self._base + begin for begin in begins], data, values)
 
     def between(self) -> bytes:
         """The bytes from the end of the first element to the first key of the second."""
@@ -192,20 +243,14 @@ class Elements:
         return at + len(piece) - len(piece.lstrip(WHITE))
 
     def _first_from(self, begin: int) -> int | None:
-        mark = self._shape.between or b"]"
-        inner = mark.rfind(b"{", 1)
-        low = max(begin - inner, self._shape.first)
-        at = self._at(low, self._end - low + len(mark)).find(mark)
-        found = low + at + inner
-        return found if at >= 0 and begin <= found < self._end else None
+        self._held(max(begin - self._inner, self._shape.first))
+        found = [self._base + cut + self._inner for cut in self._cuts[:1]]
+        return found[0] if found and found[0] < self._end else None
 
     def _near(self, at: int) -> Text | None:
         """The element up to what looks like the beginning of the next, if that is right."""
-        low = at - self._base
-        if low < 0 or low + NEAR > len(self._data):
-            self._load(at)
-            low = 0
-        cut = self._data.find(self._shape.between or b"]", low, low + NEAR)
+        low = self._held(at)
+        cut = self._data.find(self._mark, low, low + NEAR)
         if cut < 0:
             return None
         data = self._data[low : cut + 1]
@@ -256,12 +301,26 @@ class Elements:
     def _byte(self, at: int) -> bytes:
         return self._at(at, 1)
 
-    def _load(self, at: int) -> None:
-        self._base = at
-        self._data = os.pread(self._fd, max(self._end - at, 0) + 2 * NEAR, at)
+    def _held(self, at: int) -> int:
+        """Where a place is in the data that is held, which goes on after it."""
+        if not 0 <= at - self._base <= len(self._data) - NEAR:
+            self._base = at
+            self._data = os.pread(self._fd, max(self._end - at, 0) + 2 * NEAR, at)
+            cuts = places(self._mark, self._data)
+            self._cuts = cuts[: bisect_left(cuts, self._end - at - self._inner) + 1]
+        return at - self._base
 
     def _wrong(self, at: int, reason: str) -> DataError:
         return DataError(f"{position(self._shape, at)}: {reason}")
+
+
+def places(mark: bytes, data: bytes) -> list[int]:
+    """Where a mark stands; faster than a search for one whose signs are frequent."""
+    signs = np.frombuffer(data, np.uint8)
+    found = np.flatnonzero(signs[: max(0, len(data) - len(mark) + 1)] == mark[0])
+    for place in range(len(mark) - 1, 0, -1):
+        found = found[signs[found + place] == mark[place]]
+    return found.tolist()
 
 
 DECODER = json.JSONDecoder(strict=False)

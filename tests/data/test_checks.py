@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mllmtool.configs.mix_data import Format
 from mllmtool.data.checks import Checks
 from mllmtool.data.images import ImageFolder
-from mllmtool.data.splitting import Text
+from mllmtool.data.splitting import Batch
 
 ASKED: list[Any] = ["q", "<image>q", "<image><image>", None, ["q"], [{"type": "image"}]]
 ROLES: list[Any] = ["user", "assistant", "system", "human", "gpt", "nobody", ["user"], None]
@@ -60,8 +60,29 @@ def test_rows_together_are_rows_alone(
     drawn = [*data.draw(st.lists(rows(form), max_size=12)), *[plain] * data.draw(st.integers(1, 9))]
     checks = Checks(form=form, folder=ImageFolder(tmp_path), hashes=hashes)
     lines = [json.dumps(row).encode() for row in drawn]
-    texts: list[Text] = [(9 * n, line, checks.parse(line)) for n, line in enumerate(lines)]
-    together, problems = checks.rows(texts)
-    alone = [checks.rows([text]) for text in texts]
+    texts = [(9 * n, line, checks.parse(line)) for n, line in enumerate(lines)]
+    together, problems = checks.rows(Batch(*zip(*texts, strict=True)))
+    alone = [checks.rows(Batch([at], [line], [values])) for at, line, values in texts]
     assert together.tolist() == np.concatenate([fields for fields, _ in alone]).tolist()
     assert problems == [(n, found[0][1]) for n, (_, found) in enumerate(alone) if found]
+
+
+A, B = ('{"from": "human", "value": "a"}', '{"from": "gpt", "value": "b"}')
+PLAIN = f'{{"id": "1", "conversations": [{A}, {B}]}}'
+NOT_EACH_A_ROW = {
+    "one over two lines, and two in one": [PLAIN[:60], PLAIN[60:], f"{PLAIN} {PLAIN}"],
+    "one over two lines, at a brace": [f'{{"id": "1", "conversations": [{A}', f"{B}]}}", PLAIN],
+    "two in one line": [f"{PLAIN}{PLAIN}"],
+    "a blank line": [PLAIN, "", PLAIN],
+    "white space": [PLAIN, f" {PLAIN}"],
+    "a comma": [f"{PLAIN},", PLAIN],
+    "a further key": [PLAIN, PLAIN.replace("id", "x")],
+    "another value": [PLAIN, "5"],
+}
+
+
+@pytest.mark.parametrize("case", NOT_EACH_A_ROW)
+def test_only_rows_are_parsed_together(tmp_path: Path, case: str) -> None:
+    parse = Checks(form="llava", folder=ImageFolder(tmp_path)).parse_many
+    assert [len(row.turns) for row in parse([PLAIN.encode()] * 3) or ()] == [2, 2, 2]
+    assert parse([row.encode() for row in NOT_EACH_A_ROW[case]]) is None

@@ -1,15 +1,17 @@
 """Rows of plain files, whatever ranges they are cut into."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mllmtool.data import splitting
-from mllmtool.data.splitting import Span, layout, parsed, ranges, rows_in
+from mllmtool.data.splitting import Layout, Span, layout, parsed, ranges, rows_in
 from mllmtool.errors import DataError
 
 quick = settings(
@@ -25,7 +27,8 @@ values = st.recursive(
     ),
     max_leaves=6,
 )
-rows = st.lists(st.dictionaries(st.sampled_from(["id", "a", "é"]), values, max_size=3), max_size=8)
+keys = st.sampled_from(["id", "a", "é", '{"'])
+rows = st.lists(st.dictionaries(keys, values, max_size=3), max_size=8)
 
 
 def joined(path: Path) -> list[Any]:
@@ -40,12 +43,26 @@ def joined(path: Path) -> list[Any]:
             if piece.start != due:
                 exact = Span(due, span.end, exact=True)
                 piece = rows_in(file.fileno(), shape, exact, parsed)
-            for at, data, values in piece:
+            texts = [*piece]
+            assert in_batches(file.fileno(), shape, Span(due, span.end, exact=True)) == texts
+            for at, data, values in texts:
                 assert path.read_bytes()[at : at + len(data)] == data
                 found.append(values)
             assert piece.next is not None
             due = piece.next
     return found
+
+
+def in_batches(fd: int, shape: Layout, span: Span) -> list[Any]:
+    """The rows of a range, of which those with a key are parsed many at once."""
+    with patch.object(splitting, "BATCH", 2):
+        batches = [*rows_in(fd, shape, span, parsed).batches(parsed_together)]
+    return [text for batch in batches for text in zip(*batch, strict=True)]
+
+
+def parsed_together(texts: Sequence[bytes]) -> Sequence[Any] | None:
+    found = [parsed(text) if text.strip() == text else None for text in texts]
+    return found if all(found) else None
 
 
 @quick
