@@ -22,9 +22,13 @@ class Estimate(NamedTuple):
 
     def __str__(self) -> str:
         """In points: `+3.2 (-0.4 to +6.8)`."""
-        if math.isinf(self.high - self.low):
-            return f"{100 * self.value:+.1f} (no interval)"
-        return f"{100 * self.value:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+        return self.shown("+")
+
+    def shown(self, sign: str) -> str:
+        """In points, with plus signs or, if `sign` is empty, without."""
+        value, low, high = (f"{round(100 * end, 1) + 0.0:{sign}.1f}" for end in self)  # no -0.0
+        unknown = math.isinf(self.high - self.low)
+        return f"{value} (no interval)" if unknown else f"{value} ({low} to {high})"
 
 
 class Finding(NamedTuple):

@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from findings import Estimate, Finding, difference
 from pages import Page, Table, write
-from readings import cell_delta, read, score, spread
+from readings import DISTRACTED, cell_delta, mischoice, read, score
 
 from mllmtool.evaluation.results import Results
 from mllmtool.reports.figures import save_png
 
-PLAIN, DISTRACTED = "garment-kind-choice", "distracted"
+PLAIN = "garment-kind-choice"
 NOTES = (
     "The paper's figures are those that a public third-party note copied from it"
     " (kreuzhofer/dgx-manager, 2026): ImageWikiQA after tuning Qwen2.5-VL-3B on ImageNet-VQA.",
@@ -46,18 +46,26 @@ def main() -> None:
     page = Page(
         name="fig3",
         title="The class-name distractor test before and after tuning",
-        lead="Shares of the answers to “What kind is it?” about a garment, per cent (95 %): right,"
-        " right where the garment's name is one of the wrong options, and choosing that name.",
+        lead="Asked for a garment's kind, does a tuned model name the garment instead?",
         scale=arguments.scale,
         findings=findings(results),
-        tables=[Table("Checkpoints", HEAD, [*table_rows(results), PAPER])],
+        tables=[
+            Table(
+                "Answers to “What kind is it?”, per cent (95 %)",
+                HEAD,
+                [*table_rows(results), PAPER],
+            )
+        ],
         pictures={"Choosing the class name": "mischoice.png"},
         notes=NOTES,
     )
     write(page, arguments.out, {label: figures(results, label) for label in labels(results)})
 
 
-HEAD = ("checkpoint", "plain", "distracted", "mis-choice", "plain, change", "distracted, change")
+HEAD = (
+    *("checkpoint", "right", "right, distracted", "the class name"),
+    *("right, change", "right, distracted, change"),
+)
 PAPER = ("paper: target only, low rate", "", "", "", "-10.4", "-37.4")
 
 
@@ -71,7 +79,7 @@ def figures(results: Results, label: str) -> dict[str, Estimate]:
     return {
         "plain": score(results, label, PLAIN),
         "distracted": score(results, label, DISTRACTED),
-        "mischoice": score(results, label, DISTRACTED, "mischoice"),
+        "mischoice": mischoice(results, label),
         "plain_delta": cell_delta(results, label, PLAIN),
         "distracted_delta": cell_delta(results, label, DISTRACTED),
     }
@@ -82,7 +90,7 @@ def table_rows(results: Results) -> list[list[str]]:
     rows = []
     for label in labels(results):
         told = figures(results, label)
-        shares = [spread([told[name]], "") for name in ("plain", "distracted", "mischoice")]
+        shares = [told[name].shown("") for name in ("plain", "distracted", "mischoice")]
         rows.append([label, *shares, str(told["plain_delta"]), str(told["distracted_delta"])])
     return rows
 
@@ -116,7 +124,7 @@ def draw(results: Results, path: Path) -> None:
     figure = Figure(figsize=(5.6, 3.6), layout="constrained")
     axes = figure.subplots()
     for place, label in enumerate(labels(results)):
-        value, low, high = (100 * end for end in score(results, label, DISTRACTED, "mischoice"))
+        value, low, high = (100 * end for end in mischoice(results, label))
         span = [[value - low], [high - value]]
         axes.bar(place, value, yerr=span, color="#c2570c", capsize=4, width=0.6)
     axes.set_xticks(range(len(labels(results))), labels(results))

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from findings import Estimate, Finding, compared
 from pages import Page, Table, write
-from readings import FAILING, NEW, OLD, delta, read, score, spread
+from readings import FAILING, NEW, OLD, delta, mischoice, read, spread
 
 from mllmtool.evaluation.results import Results
 from mllmtool.evaluation.wording import quadrant
@@ -75,7 +75,7 @@ def deltas(seeds: Sequence[Results], label: str) -> dict[str, list[Estimate]]:
 def row(seeds: Sequence[Results], label: str) -> list[str]:
     """A set's row of the table."""
     told = [spread(values) for values in deltas(seeds, label).values()]
-    named = [score(seed, label, "distracted", "mischoice") for seed in seeds]
+    named = [mischoice(seed, label) for seed in seeds]
     return [SETS[label], *told, spread(named, "")]
 
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from findings import Estimate, Finding, compared
 from pages import Page, Table, write
-from readings import FAILING, NEW, OLD, delta, read, score, spread
+from readings import FAILING, NEW, OLD, delta, mischoice, read, spread
 
 from mllmtool.evaluation.results import Results
 from mllmtool.evaluation.wording import quadrant
@@ -87,7 +87,7 @@ def row(seeds: Sequence[Results], sweep: str, share: float) -> list[str]:
     """A share's row of the table."""
     label = label_of(seeds[0], sweep, share)
     told = [spread(values) for values in deltas(seeds, sweep, share).values()]
-    named = [score(seed, label, "distracted", "mischoice") for seed in seeds]
+    named = [mischoice(seed, label) for seed in seeds]
     return [SWEEPS[sweep], f"{share:.0%}", *told, spread(named, "")]
 
 

@@ -13,9 +13,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from findings import Estimate
 
 from mllmtool.evaluation.results import Results
+from mllmtool.metrics.statistics import wilson
 
 NEW = "id_text_id_image"
 OLD = ("id_text_ood_image", "ood_text_id_image", "ood_text_ood_image")
+DISTRACTED = "distracted"  # the distractor test
 FAILING = "ood_text_id_image"  # where the paper's failure is
 
 
@@ -39,17 +41,22 @@ def cell_delta(results: Results, checkpoint: str, task: str) -> Estimate:
     return Estimate(compared.delta, *compared.ci) if compared else Estimate(0.0, 0.0, 0.0)
 
 
-def score(results: Results, checkpoint: str, task: str, metric: str = "") -> Estimate:
-    """A metric of a task, or its primary one."""
+def score(results: Results, checkpoint: str, task: str) -> Estimate:
+    """A task's primary metric."""
     primary = next(row.primary for row in results.tasks if row.name == task)
-    found = results.cell(checkpoint, task).metrics[metric or primary]
+    found = results.cell(checkpoint, task).metrics[primary]
     return Estimate(found.value, *found.ci)
+
+
+def mischoice(results: Results, checkpoint: str) -> Estimate:
+    """The share of answers to the distractor test that are the class name, Wilson's interval."""
+    value = results.cell(checkpoint, DISTRACTED).metrics["mischoice"].value
+    number = next(row.n for row in results.tasks if row.name == DISTRACTED)
+    return Estimate(value, *wilson(value * number, number))
 
 
 def spread(estimates: Sequence[Estimate], sign: str = "+") -> str:
     """Of one seed the estimate with its interval; of several their mean, least and most."""
     values = [estimate.value for estimate in estimates]
     several = Estimate(float(np.mean(values)), min(values), max(values))
-    told = [100 * end for end in (several if len(values) > 1 else estimates[0])]
-    value, low, high = (f"{end:{sign}.1f}" for end in told)
-    return f"{value} ({low} to {high})"
+    return (several if len(values) > 1 else estimates[0]).shown(sign)

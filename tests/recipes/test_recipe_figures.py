@@ -154,15 +154,16 @@ def test_fig3_bars_rows_and_findings(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ]
     path.write_text(json.dumps(report))
     said = page(monkeypatch, "fig3", tmp_path / "out", path)
+    # Wilson's intervals of 400 items: 0.6534 to 0.7428, and 0.0326 to 0.0759
     text = "An unsafe recipe makes a model name the class"
-    assert f"| {text} | +65.0 (+63.6 to +66.4) | +0.0 | items |  | held |" in said
+    assert f"| {text} | +65.0 (+59.7 to +69.6) | +0.0 | items |  | held |" in said
     text = "A safe recipe on the target alone does so too"
-    assert f"| {text} | +0.5 (-0.9 to +1.9) | +0.0 | items | rises | undecided |" in said
+    assert f"| {text} | +0.5 (-2.7 to +3.7) | +0.0 | items | rises | undecided |" in said
     # lost 30 points plain, 65 distracted
     text = "The distractor widens the unsafe recipe's loss"
     assert f"| {text} | +35.0 (+33.6 to +36.4) | +0.0 | items |  | held |" in said
     assert (
-        "| unsafe | 60.0 (59.0 to 61.0) | 20.0 (19.0 to 21.0) | 70.0 (69.0 to 71.0) |"
+        "| unsafe | 60.0 (59.0 to 61.0) | 20.0 (19.0 to 21.0) | 70.0 (65.3 to 74.3) |"
         " -30.0 (-31.0 to -29.0) | -65.0 (-66.0 to -64.0) |"
     ) in said
 
@@ -204,4 +205,4 @@ def test_fig4b_shares_the_largest_run_and_is_over_items_of_one_seed(
     first, last = "| the target's held | 0% | +30.0", "| the target's held | 70% | +50.0"
     assert first in said
     assert last in said
-    assert "25.0 (24.0 to 26.0) |" in said
+    assert "25.0 (21.0 to 29.5) |" in said

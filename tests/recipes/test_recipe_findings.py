@@ -32,6 +32,11 @@ def test_one_seed_has_no_interval_and_decides_nothing() -> None:
     assert Finding("c", alone, "1 seed").verdict == "undecided"
 
 
+def test_estimates_are_shown_in_points_without_a_negative_nought() -> None:
+    assert str(Estimate(-0.0001, -0.02, 0.0001)) == "+0.0 (-2.0 to +0.0)"
+    assert Estimate(0.831, 0.79, 0.865).shown("") == "83.1 (79.0 to 86.5)"
+
+
 def test_difference_by_hand() -> None:
     found = findings.difference(Estimate(0.5, 0.4, 0.6), Estimate(0.3, 0.22, 0.4))
     # below the root of 0.1^2 + 0.1^2 is 0.141421, above that of 0.1^2 + 0.08^2 is 0.128062
