@@ -97,6 +97,18 @@ class CheckpointWriter:
             if place.written == place.info.size:
                 hashed.advance(name)
 
+    def keep(self, name: str) -> None:
+        """Take a tensor as it lies in the file already, from a run that was killed.
+
+        Raises:
+            MismatchError: the name is not expected.
+        """
+        place = self._expected(name)
+        place.written = place.info.size
+        self._unwritten.discard(name)
+        if hashed := self._hashes.get(self.files[name]):
+            hashed.advance(name)
+
     def copy(self, name: str, source: Checkpoint) -> None:
         """Write a tensor as it is in `source`, byte for byte.
 
@@ -181,7 +193,10 @@ def copy_sidecars(source: Path, into: Path) -> None:
 
 
 def _reserve(path: Path, infos: dict[str, TensorInfo]) -> dict[str, _Place]:
-    """Write a file's header, give it its full length, and say where each tensor goes."""
+    """Write a file's header, give it its full length, and say where each tensor goes.
+
+    What lies in the file already stays.
+    """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     begins, end = {}, 0
     for name in sorted(infos, key=lambda name: (LAYOUT[infos[name].dtype], name)):
@@ -192,7 +207,7 @@ def _reserve(path: Path, infos: dict[str, TensorInfo]) -> dict[str, _Place]:
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     start = 8 + len(text)
-    with path.open("wb") as file:
+    with path.open("r+b" if path.exists() else "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(start + end)
     return {name: _Place(path, start + begin, infos[name]) for name, begin in begins.items()}

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mllmtool import __version__
 from mllmtool.checkpoints import Checkpoint, CheckpointWriter, check_aligned, copy_sidecars
 from mllmtool.checkpoints.adapter import AdaptedCheckpoint, is_adapter
 from mllmtool.checkpoints.align import lined_up
@@ -19,6 +20,7 @@ from mllmtool.errors import ConfigError, OutputError
 from mllmtool.fusion import (
     Drift,
     Inputs,
+    Journal,
     PatchedBase,
     Target,
     check_integers,
@@ -28,6 +30,7 @@ from mllmtool.fusion import (
     method_of,
     prepare,
     settings_for,
+    stamps,
     total,
 )
 from mllmtool.fusion.method import Method
@@ -52,22 +55,27 @@ def run(config: FuseConfig, context: Context, into: Path) -> Made:
     opened = _open_points(points, context)
     base = opened[0].base
     _check_suite(config, context)
-    check_disk(into, len(points) * _size(base))
-    prepared = prepare(method_of(config), opened)
-    targets = [
-        Target(inputs, ready, _writer(config, base, into / name))
-        for name, inputs, ready in zip(points, opened, prepared, strict=True)
-    ]
-    made = fuse(targets)
+    with Journal((context.work or into) / "fused", _identity(config, context)) as journal:
+        if not journal.done:
+            check_disk(into, len(points) * _size(base))
+        prepared = prepare(method_of(config), opened)
+        targets = [
+            Target(inputs, ready, _writer(config, base, journal.folder / name))
+            for name, inputs, ready in zip(points, opened, prepared, strict=True)
+        ]
+        made = fuse(targets, journal)
+        journal.close()
+    _move(journal.folder, into)
     results = [
-        _results(config, target, fused.drifts) for target, fused in zip(targets, made, strict=True)
+        _results(config, target, fused.drifts, into / name)
+        for name, target, fused in zip(points, targets, made, strict=True)
     ]
     if config.method == "tailor":
         _warn_of_dense(made[0].drifts, config, context)
     whole = Made(
         inputs=_artifacts(config, opened[0]),
         results={"points": _named(points, results)} if config.sweep else results[0],
-        run={},
+        run={"resumed_tensors": len(journal.done)},
         hashes={
             str(Path(name) / file): sha256
             for name, fused in zip(points, made, strict=True)
@@ -133,9 +141,28 @@ def _check_suite(config: FuseConfig, context: Context) -> None:
         halves(config.select, context)
 
 
-def _results(config: FuseConfig, target: Target, drifts: Mapping[str, Drift]) -> dict[str, Any]:
+def _identity(config: FuseConfig, context: Context) -> dict[str, Any]:
+    """What a run must agree on with one that was killed to go on from it."""
+    read = (config.base, *config.model, *config.fisher, *config.moments)
+    return {
+        "config": config.model_dump(mode="json", exclude={"workers", "max_ram"}),
+        "seed": context.seed,
+        "version": __version__,
+        "inputs": stamps(read),
+    }
+
+
+def _move(folder: Path, into: Path) -> None:
+    for path in folder.iterdir():
+        path.rename(into / path.name)
+    folder.rmdir()
+
+
+def _results(
+    config: FuseConfig, target: Target, drifts: Mapping[str, Drift], into: Path
+) -> dict[str, Any]:
     """Put beside the weights what else belongs there, and say what was found."""
-    inputs, into = target.inputs, target.writer.into
+    inputs = target.inputs
     copied = _copied(inputs)
     copy_sidecars(inputs.base.path, into)
     _draw(drifts, into)

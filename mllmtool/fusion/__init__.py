@@ -3,6 +3,7 @@
 from mllmtool.fusion.drift import Drift, total
 from mllmtool.fusion.engine import Fused, Target, check_integers, fuse, prepare
 from mllmtool.fusion.inputs import Inputs
+from mllmtool.fusion.journal import Journal, stamps
 from mllmtool.fusion.methods import METHODS, check_shares, described, method_of, settings_for
 from mllmtool.fusion.patched import PatchedBase
 from mllmtool.fusion.settings import Settings
@@ -12,6 +13,7 @@ __all__ = [
     "Drift",
     "Fused",
     "Inputs",
+    "Journal",
     "PatchedBase",
     "Settings",
     "Target",
@@ -22,5 +24,6 @@ __all__ = [
     "method_of",
     "prepare",
     "settings_for",
+    "stamps",
     "total",
 ]

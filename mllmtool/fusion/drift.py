@@ -1,10 +1,10 @@
 """How far a fused tensor is from its base, and how far its models agree."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -41,6 +41,17 @@ class Drift:
                 raised |= tau > 0
                 lowered |= tau < 0
             self.conflicts += int(np.count_nonzero(raised & lowered))
+
+    def state(self) -> dict[str, Any]:
+        """As JSON holds it, to the bit."""
+        return {**asdict(self), "gram": self.gram.tolist()}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Self:
+        """Of what `state` gave."""
+        drift = cls(state["num_models"], Difference(**state["change"]), state["conflicts"])
+        drift.gram, drift.kept = np.array(state["gram"]), state["kept"]
+        return drift
 
     def describe(self) -> dict[str, Any]:
         """For the report; six digits, and None for what is not defined.

@@ -11,6 +11,7 @@ from mllmtool.checkpoints.workers import in_order
 from mllmtool.errors import MismatchError
 from mllmtool.fusion.drift import Drift
 from mllmtool.fusion.inputs import Inputs
+from mllmtool.fusion.journal import Journal
 from mllmtool.fusion.method import Method, Prepared
 from mllmtool.fusion.settings import Settings
 
@@ -49,10 +50,10 @@ def check_integers(inputs: Inputs, names: Iterable[str]) -> None:
                 )
 
 
-def fuse(targets: Sequence[Target]) -> list[Fused]:
+def fuse(targets: Sequence[Target], journal: Journal | None = None) -> list[Fused]:
     """Write whole checkpoints of the same models: `inputs.names` fused, the others as in the base.
 
-    The models are read once, whatever the number of targets.
+    The models are read once, whatever the number of targets. What is done by the journal is kept.
 
     Raises:
         NumericError: an input holds NaN or Inf, or a fused entry becomes one.
@@ -61,9 +62,15 @@ def fuse(targets: Sequence[Target]) -> list[Fused]:
     chosen, hashes = set(inputs.names), [target.writer.hashes() for target in targets]
 
     def write(name: str) -> list[Drift]:
+        if journal and name in journal.done:
+            for target in targets:
+                target.writer.keep(name)
+            return journal.done[name]
         drifts = _fuse(name, targets) if name in chosen else []
         for target in targets if name not in chosen else ():
             target.writer.copy(name, inputs.base)
+        if journal:
+            journal.add(name, drifts)
         return drifts
 
     written = in_order(write, layout, inputs.workers)

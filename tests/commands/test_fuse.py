@@ -698,7 +698,7 @@ def test_an_interrupt_while_writing_leaves_nothing(tmp_path: Path, kill: signal.
         # a suite started in the background hands on that interrupts are ignored
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (no threads)
     )
-    hidden = tmp_path / f".out.{process.pid}" / WEIGHTS
+    hidden = tmp_path / ".out.work/fused" / WEIGHTS
     deadline = time.monotonic() + 60
     while not hidden.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
