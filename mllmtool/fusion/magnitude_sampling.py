@@ -7,9 +7,9 @@ import numpy as np
 from mllmtool.checkpoints.dtypes import Array
 from mllmtool.fusion.inputs import Inputs, Piece
 from mllmtool.fusion.masks import STEPS, draws
-from mllmtool.fusion.method import Fused, Prepared, moved, num_kept
+from mllmtool.fusion.method import Prepared
 from mllmtool.fusion.settings import Settings
-from mllmtool.fusion.task_vectors import agreeing_mean
+from mllmtool.fusion.task_vectors import electing
 from mllmtool.fusion.thresholds import LOW_BITS, magnitudes
 
 
@@ -21,14 +21,7 @@ def della(inputs: Inputs) -> Prepared:
     density; those that stay are divided by their probability to stay. A row is all that leads to
     one output; a vector is one row. Of equal magnitudes the earlier entry ranks first.
     """
-    sample = _sampling(inputs)
-
-    def fuse(piece: Piece) -> Fused:
-        sampled = sample(piece)
-        change = piece.settings.scale * agreeing_mean(sampled)
-        return Fused(moved(piece.base, change), num_kept(sampled))
-
-    return Prepared(fuse)
+    return Prepared(electing(_sampling(inputs)))
 
 
 def has_room(settings: Settings) -> str | None:
@@ -40,12 +33,16 @@ def has_room(settings: Settings) -> str | None:
 
 
 def descending(rows: Array) -> Array:
-    """For each row of float32 magnitudes, the columns from the largest on; stable."""
+    """The places of float32 magnitudes, (n,), row by row and each from the largest on; stable."""
     bits = rows.view(np.uint32)
+    begins = np.arange(0, rows.size, rows.shape[1])[:, None]
     low = ~(bits & (1 << LOW_BITS) - 1).astype(np.uint16)
     order = np.argsort(low, axis=1, kind="stable")  # of 16 bits: a radix sort
-    high = np.take_along_axis(~(bits >> LOW_BITS).astype(np.uint16), order, axis=1)
-    return np.take_along_axis(order, np.argsort(high, axis=1, kind="stable"), axis=1)
+    order += begins
+    high = (~(bits >> LOW_BITS).astype(np.uint16)).reshape(-1).take(order)
+    places = np.argsort(high, axis=1, kind="stable")
+    places += begins
+    return order.reshape(-1).take(places.reshape(-1))
 
 
 def _sampling(inputs: Inputs) -> Callable[[Piece], list[Array]]:
@@ -56,11 +53,10 @@ def _sampling(inputs: Inputs) -> Callable[[Piece], list[Array]]:
         for model, tau in zip(models, piece.task_vectors, strict=True):
             seed = inputs.context.stream_seed(f"della/{model}/{piece.tensor}")
             order = descending(magnitudes(tau).reshape(-1, piece.columns))
-            chances = np.empty(order.shape, np.uint32)
-            np.put_along_axis(chances, order, steps[None], axis=1)
-            flat: Array = chances.reshape(-1)
-            stays = tau * (draws(seed, piece.first, tau.size) < flat)
-            stays *= STEPS / flat.astype(tau.dtype)
+            chances = np.empty(tau.size, np.uint32)
+            chances[order] = np.tile(steps, tau.size // piece.columns)
+            stays = tau * (draws(seed, piece.first, tau.size) < chances)
+            stays *= STEPS / chances.astype(tau.dtype)
             sampled.append(stays)
         return sampled
 

@@ -27,16 +27,13 @@ def ties(inputs: Inputs) -> Prepared:
     """
     found = thresholds(inputs)
 
-    def fuse(piece: Piece) -> Fused:
-        masks = [
-            magnitudes(tau) >= threshold.magnitude
+    def trim(piece: Piece) -> list[Array]:
+        return [
+            tau * (magnitudes(tau) >= threshold.magnitude)
             for tau, threshold in zip(piece.task_vectors, found, strict=True)
         ]
-        trimmed = [tau * mask for tau, mask in zip(piece.task_vectors, masks, strict=True)]
-        kept = [int(np.count_nonzero(mask)) for mask in masks]
-        return Fused(moved(piece.base, piece.settings.scale * agreeing_mean(trimmed)), kept)
 
-    return Prepared(fuse, {"thresholds": [threshold.describe() for threshold in found]})
+    return Prepared(electing(trim), {"thresholds": [threshold.describe() for threshold in found]})
 
 
 def dare(inputs: Inputs) -> Prepared:
@@ -60,14 +57,7 @@ def dare_ties(inputs: Inputs) -> Prepared:
     Yu et al. 2024, section 4.3: DARE before TIES, whose own trimming is left out, as dropping has
     trimmed already.
     """
-    drop = dropping(inputs)
-
-    def fuse(piece: Piece) -> Fused:
-        trimmed = drop(piece)
-        change = piece.settings.scale * agreeing_mean(trimmed)
-        return Fused(moved(piece.base, change), num_kept(trimmed))
-
-    return Prepared(fuse)
+    return Prepared(electing(dropping(inputs)))
 
 
 def tailor(piece: Piece) -> Fused:
@@ -98,16 +88,31 @@ def dropping(inputs: Inputs) -> Callable[[Piece], list[Array]]:
     return drop
 
 
+def electing(trim: Callable[[Piece], Sequence[Array]]) -> Callable[[Piece], Fused]:
+    r"""What fuses by $\theta_0 + \lambda \tau_m$: trim, elect a sign, mean of those that agree."""
+
+    def fuse(piece: Piece) -> Fused:
+        trimmed = trim(piece)
+        change = agreeing_mean(trimmed)
+        change *= piece.settings.scale
+        return Fused(moved(piece.base, change), num_kept(trimmed))
+
+    return fuse
+
+
 def agreeing_mean(trimmed: Sequence[Array]) -> Array:
     """Mean over the models whose sign is that of the sum; 0 where the sum is 0."""
     elected = summed(trimmed)
     up, down = elected > 0, elected < 0
     total, count = np.zeros_like(elected), np.zeros(elected.shape, np.uint8)
     for tau in trimmed:
-        agrees = ((tau > 0) & up) | ((tau < 0) & down)
+        agrees = tau > 0
+        agrees &= up
+        agrees |= (tau < 0) & down
         total += tau * agrees
         count += agrees
-    total /= np.maximum(count, 1)
+    count += count == 0
+    total /= count
     return total
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import philox
+import pcg
 import pytest
 import torch
 from fusing import fused, prepare
@@ -114,12 +114,12 @@ def test_slerp(tmp_path: Path) -> None:
 
 
 def mask_by_hand(seed: int, count: int, density: float) -> list[bool]:
-    words = philox.words(seed, count)
+    words = pcg.words(seed, count)
     draws = [word >> 16 * i & 0xFFFF for word in words for i in range(4)]
     return [draw < round(density * 2**16) for draw in draws[:count]]
 
 
-def test_masks_are_philox() -> None:
+def test_masks_are_pcg() -> None:
     seed = Context(seed=5).stream_seed("dare/x/y")
     assert bernoulli(seed, 0, 100, 0.3).tolist() == mask_by_hand(seed, 100, 0.3)
 
@@ -173,7 +173,7 @@ def test_della(tmp_path: Path) -> None:
             tau = (model[name].double() - start.double()).flatten().tolist()
             columns = start.shape[-1]
             draws = [
-                word >> 16 * i & 0xFFFF for word in philox.words(seed, len(tau)) for i in range(4)
+                word >> 16 * i & 0xFFFF for word in pcg.words(seed, len(tau)) for i in range(4)
             ]
             entries = []
             for first in range(0, len(tau), columns):
