@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -37,11 +38,15 @@ def main() -> None:
         "one-task": [sources["shapes"]],
         "fake": [fake(data)],
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    partial = arguments.out.with_name(f".{arguments.out.name}")
+    for folder in (partial, arguments.out):
+        shutil.rmtree(folder, ignore_errors=True)
+    partial.mkdir(parents=True)
     for name, draws in drawn.items():
         rng = random.Random(name)
         asked = [draws[index % len(draws)](rng) for index in range(COUNT)]
-        write_samples(arguments.out / f"{name}.jsonl", asked)
+        write_samples(partial / f"{name}.jsonl", asked)
+    partial.rename(arguments.out)  # whole: a target of make
 
 
 def fake(data: Data) -> Draw:

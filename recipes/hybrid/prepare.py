@@ -81,8 +81,10 @@ def task(name: str, items: str, role: str, quadrant: dict[str, str]) -> dict[str
 
 
 def write_yaml(path: Path, values: dict[str, Any]) -> None:
-    """Write a mapping, its keys in their order."""
-    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    """Write a mapping, its keys in their order, whole: it may be a target of make."""
+    partial = path.with_name(f".{path.name}")
+    partial.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    partial.rename(path)
 
 
 if __name__ == "__main__":
