@@ -245,6 +245,8 @@ def fuse_masked(
     mean of those whose change has the sign of the sum (Yadav et al. 2023). `average` divides every
     sum by `number`, that of all models, of which those without an entry have the base's.
     """
+    if len(masks) == 1 and rule != "average":
+        return masks[0], tensors[0]
     if rule == "mean":
         return overlap_mean(masks, tensors)
     start = base.double()

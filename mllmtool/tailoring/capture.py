@@ -9,19 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mllmtool.errors import InputError, NumericError
+from mllmtool.errors import NumericError
 from mllmtool.tailoring.moments import Moment
 from mllmtool.tailoring.sites import Site, Use
 
 Batch = Mapping[str, Tensor]
+ROWS = 512  # of a Gram matrix, that are added to at a time
 MASKS = {"text": "attention_mask", "question": "qformer_attention_mask"}  # by sequence
 
 
 class Recorder:
     """Sums over tokens, one a use; padding is left out.
 
-    `linear` and `convolution`: (C, C), the Gram matrix, one tensor for those that are given one
-    input. `lookup`: (V,), counts. `scale`: (C,), squares. `constant`: (1,), the number of passes.
+    `linear` and `convolution`: (C, C), the upper triangle of the Gram matrix, one tensor for those
+    that are given one input. `lookup`: (V,), counts. `scale`: (C,), squares. `constant`: (1,), the
+    number of passes.
     """
 
     def __init__(self, uses: Sequence[Use]) -> None:
@@ -75,8 +77,18 @@ class Recorder:
         features = features.float()
         if use.biased:
             features = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
-        self._add(use, features.T @ features, len(features))
+        self._add_products(use, features)
         self._last = (inputs, use)
+
+    def _add_products(self, use: Use, features: Tensor) -> None:
+        """Add to the upper triangle, some rows at a time: half the products, and small ones."""
+        columns = features.shape[1]
+        if use not in self.sums:
+            self.sums[use] = features.new_zeros(columns, columns, dtype=torch.float64)
+        for start in range(0, columns, ROWS):
+            here = slice(start, start + ROWS)
+            self.sums[use][here, start:] += features[:, here].T @ features[:, start:]
+        self.tokens[use] += len(features)
 
     def _add(self, use: Use, total: Tensor, tokens: int) -> None:
         if use in self.sums:
@@ -114,7 +126,7 @@ def site_moment(site: Site, moments: Mapping[Use, Moment], weight: Callable[[], 
 
 
 def use_moments(recorder: Recorder, names: Mapping[Use, str]) -> dict[Use, Moment]:
-    """Means over tokens, rounded to float32 as they are kept; 0 tokens where no pass came.
+    """Means over tokens, in float32 as they are kept; 0 tokens where no pass came.
 
     Raises:
         NumericError: an input is NaN or Inf; `names` are of the tensors that it meets.
@@ -124,18 +136,21 @@ def use_moments(recorder: Recorder, names: Mapping[Use, str]) -> dict[Use, Momen
 
 
 def _relative(moment: Moment, weight: Tensor) -> Moment:
+    moment = moment.to(weight.dtype)
     energy = moment.energy(weight)
     return moment.scaled(1 / energy) if energy > 0 else moment
 
 
 def _use_moment(use: Use, recorder: Recorder, means: dict[int, Tensor], name: str) -> Moment:
-    tokens, zero = recorder.tokens[use], torch.zeros(1, 1, dtype=torch.float64)
+    tokens, zero = recorder.tokens[use], torch.zeros(1, 1)
     if not tokens:
         return Moment(zero)
     total = recorder.sums[use]
     if id(total) not in means:
-        total.div_(tokens)
-        means[id(total)] = total.copy_(total.float()).cpu()
+        mean = total.div_(tokens).float().cpu()
+        mixes = use.kind in ("linear", "convolution")
+        means[id(total)] = mean.triu_().add_(mean.triu(1).T) if mixes else mean
+        total.untyped_storage().resize_(0)  # its memory is wanted for the next
     mean = means[id(total)]
     if not torch.isfinite(mean).all():
         raise NumericError(f"{name}: its input is NaN or Inf on these samples")
@@ -176,18 +191,8 @@ def _responses(use: Use, args: Any, kwargs: Any) -> Tensor:
 
 
 def _patches(use: Use, inputs: Tensor) -> Tensor:
-    """What a convolution multiplies with its kernel: (..., channels * kernel entries).
-
-    Raises:
-        InputError: it has padding, dilation or groups.
-    """
+    """What a convolution multiplies with its kernel: (..., channels * kernel entries)."""
     module: Any = use.module
-    plain = module.groups == 1 and set(module.dilation) == {1}
-    if not plain or (module.padding != "valid" and any(module.padding)):
-        raise InputError(
-            f"{type(module).__name__}: a convolution with padding, dilation or groups cannot be"
-            " tailored; pass --others pre or --others sft"
-        )
     axes = len(module.kernel_size)
     for axis, (size, stride) in enumerate(zip(module.kernel_size, module.stride, strict=True)):
         inputs = inputs.unfold(2 + axis, size, stride)

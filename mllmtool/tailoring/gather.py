@@ -84,7 +84,7 @@ def _read(
 
 def _alike(learned: list[Learned]) -> Generator[Step]:
     """Moments by which all entries weigh the same, so that the largest changes are kept."""
-    one, nothing = (Moment(torch.full((1, 1), n).double(), tokens=n) for n in (1.0, 0.0))
+    one, nothing = (Moment(torch.full((1, 1), n), tokens=n) for n in (1.0, 0.0))
     yield Step(
         [
             {s.names[0]: Map(s.names, s.uses[0].part, s.has_rows, one, nothing) for s in each.sites}

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from mllmtool.configs.base import Part
 from mllmtool.configs.tailor import Others
-from mllmtool.errors import MismatchError, some
+from mllmtool.errors import InputError, MismatchError, some
 from mllmtool.models.parts import partition
 from mllmtool.models.skeleton import Skeleton
 from mllmtool.tailoring.moments import Moment
@@ -49,6 +50,7 @@ def learn(skeleton: Skeleton, tuned: frozenset[str], treat: Treat) -> Learned:
     """Decide what becomes of each tuned tensor, and find the sites of those to tailor.
 
     Raises:
+        InputError: a convolution to tailor has padding, dilation or groups.
         MismatchError: a tuned tensor on disk is no parameter of the model.
     """
     names, parts = skeleton.names, partition(skeleton.model)
@@ -63,4 +65,23 @@ def learn(skeleton: Skeleton, tuned: frozenset[str], treat: Treat) -> Learned:
         raise MismatchError(f"{path}: {some(strange)} changed, but is no parameter of the model")
     wanted = frozenset(name for name in tuned if treatments[name] == "tailor")
     sites = find_sites(skeleton.model, names, parts, wanted)
+    for site in sites:
+        check_convolution(site)
     return Learned(skeleton, sites, {name: treatments[name] for name in tuned}, part_of)
+
+
+def check_convolution(site: Site) -> None:
+    """Refuse a convolution whose patches, side by side, are not all that its kernel meets.
+
+    Raises:
+        InputError: it has padding, dilation or groups.
+    """
+    module: Any = site.uses[0].module
+    if site.uses[0].kind != "convolution":
+        return
+    plain = module.groups == 1 and set(module.dilation) == {1}
+    if not plain or (module.padding != "valid" and any(module.padding)):
+        raise InputError(
+            f"{site.names[0]}: a convolution with padding, dilation or groups cannot be tailored;"
+            " pass --others pre or --others sft"
+        )

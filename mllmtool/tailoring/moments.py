@@ -127,7 +127,8 @@ class SharedFactor:
         if not (whole.diagonal() > 0).all():
             raise NotPositiveError
         self.scale: Tensor = whole.diagonal().rsqrt()
-        self.lower, info = torch.linalg.cholesky_ex(whole * self.scale[:, None] * self.scale)
+        whole.mul_(self.scale[:, None]).mul_(self.scale)
+        self.lower, info = torch.linalg.cholesky_ex(whole)
         if info.item():
             raise NotPositiveError
 
@@ -139,11 +140,11 @@ class SharedFactor:
     def inverse(self) -> Tensor:
         """$A^{-1}$: (C, C)."""
         inverse: Tensor = torch.cholesky_inverse(self.lower)
-        return inverse * self.scale[:, None] * self.scale
+        return inverse.mul_(self.scale[:, None]).mul_(self.scale)
 
     def inverse_diagonal(self, shape: torch.Size) -> Tensor:
         """The diagonal of $A^{-1}$ for each row: (R, C)."""
-        diagonal: Tensor = self.inverse().diagonal()
+        diagonal: Tensor = self.inverse().diagonal().clone()  # a view would hold all of it
         return diagonal.expand(shape)
 
 

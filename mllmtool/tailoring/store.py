@@ -179,7 +179,7 @@ class MomentsReader:
 
     def _load(self, file: str) -> dict[str, Tensor]:
         try:
-            return {name: tensor.double() for name, tensor in load_file(self.path / file).items()}
+            return load_file(self.path / file)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"{self.path / file}: is not a whole safetensors file ({error})"
@@ -227,4 +227,4 @@ def _bias(moment: Moment) -> Moment:
     """The constant 1."""
     if moment.full is None:
         return moment
-    return Moment(torch.ones(1, 1, dtype=torch.float64), tokens=moment.tokens)
+    return Moment(torch.ones(1, 1), tokens=moment.tokens)

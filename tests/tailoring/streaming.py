@@ -25,7 +25,7 @@ def streamed(
     base = base or learned.skeleton.checkpoint
     stream = Stream(learned, base, [batches, ()], place or Place())
     found = [step.maps[0] for step in steps([stream], follow=False)]
-    return {lead: each.task for maps in found for lead, each in maps.items()}
+    return {lead: each.task.to(torch.float64) for maps in found for lead, each in maps.items()}
 
 
 class Whole:

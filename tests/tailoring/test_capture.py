@@ -17,8 +17,7 @@ from mllmtool.errors import InputError, NumericError
 from mllmtool.models.encoding import Encoder
 from mllmtool.models.loading import load_model
 from mllmtool.models.skeleton import Skeleton
-from mllmtool.tailoring.capture import Recorder
-from mllmtool.tailoring.learning import learn
+from mllmtool.tailoring.learning import check_convolution, learn
 from mllmtool.tailoring.moments import Moment
 from mllmtool.tailoring.sites import Site, find_sites
 
@@ -203,10 +202,9 @@ def test_an_odd_convolution_is_refused() -> None:
     odd = nn.Sequential(nn.Conv2d(3, 4, 2, padding=1))
     names = {"0.weight": "w", "0.bias": "b"}
     (site,) = find_sites(odd, names, dict.fromkeys(names, "vision"), frozenset({"w"}))
-    recorder = Recorder(site.uses)
-    with recorder.watching({}), pytest.raises(InputError) as raised:
-        odd(torch.ones(1, 3, 4, 4))
+    with pytest.raises(InputError) as raised:
+        check_convolution(site)
     assert str(raised.value) == (
-        "Conv2d: a convolution with padding, dilation or groups cannot be tailored; pass"
-        " --others pre or --others sft"
+        "w: a convolution with padding, dilation or groups cannot be tailored; pass --others pre or"
+        " --others sft"
     )
