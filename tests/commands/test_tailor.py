@@ -170,6 +170,24 @@ def test_held_out_errors_are_of_other_samples_and_change_nothing(
                 assert 0 < task["held_out"]["tailored"] < 2
 
 
+def test_passes_in_half_precision_and_in_files(
+    tmp_path: Path, llava: Path, tuned: Path, colours: Path
+) -> None:
+    data = ("--calibration", colours, "--inputs", "tuned")
+    whole, _ = made(tmp_path / "whole", llava, tuned, *data)
+    (tmp_path / "cache").mkdir()
+    filed, _ = made(tmp_path / "f", llava, tuned, *data, "--cache-dir", tmp_path / "cache")
+    assert all(same_bits(filed[name], tensor) for name, tensor in whole.items())
+    assert not list((tmp_path / "cache").iterdir())
+    half, found = made(tmp_path / "half", llava, tuned, *data, "--dtype", "bfloat16")
+    before = tensors(llava)
+    for name, tensor in whole.items():
+        kept, ours = tensor != before[name], half[name] != before[name]
+        assert half[name].dtype == tensor.dtype
+        assert int((kept & ours).sum()) >= 0.8 * int(kept.sum()), name
+    assert all(task["tailored"] < 1 for row in found["maps"] for task in row["tasks"])
+
+
 def test_density_one_is_the_tuned_model(
     tmp_path: Path, llava: Path, tuned: Path, colours: Path
 ) -> None:
@@ -493,6 +511,7 @@ def test_the_training_data_beside_the_report(tmp_path: Path, llama: Path) -> Non
     ("flags", "message"),
     [
         (("--sparsity", "0"), "--sparsity: 0.0: input should be greater than 0"),
+        (("--sparsity", "-0.1"), "--sparsity: -0.1: input should be greater than or equal to 0"),
         (("--sparsity", "1.5"), "--sparsity: 1.5: input should be less than or equal to 1"),
         (("--preset", "anchored"), "--preset anchored: needs --anchor"),
         (
@@ -569,7 +588,13 @@ def test_inputs_that_are_wrong(tmp_path: Path, llama: Path, llava: Path, sums: P
     broken["model.norm.weight"][3] = float("inf")
     shutil.copytree(ft, tmp_path / "inf")
     save_file(broken, tmp_path / "inf" / "model.safetensors", metadata={"format": "pt"})
-    assert run(tmp_path / "inf") == (
-        5,
-        "mllmtool: model.norm.weight: holds NaN or Inf in DIR/inf\n",
+    message = "mllmtool: model.norm.weight: holds NaN or Inf in DIR/inf\n"
+    assert run(tmp_path / "inf") == (5, message)
+    done = tailor(tmp_path / "o", tmp_path / "inf", ft, "--calibration", sums)
+    assert refused(tmp_path, done) == (5, message)
+    assert run(ft, sums, "--cache-dir", tmp_path / "lost") == (
+        2,
+        "mllmtool: --cache-dir: DIR/lost is no folder that can be written to\n",
     )
+    status, message = run(ft, sums, "--device", "nowhere")
+    assert (status, message.startswith("mllmtool: --device: nowhere cannot be used: ")) == (2, True)

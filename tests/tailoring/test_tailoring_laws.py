@@ -80,6 +80,15 @@ def test_more_anchor_weight_drifts_less_and_errs_more(
 
 @law
 @given(SEEDS)
+def test_density_zero_is_the_base(seed: int) -> None:
+    for solver in ("exact", "sweep", "none"):
+        tailored = tailor(random_layer(seed).matrix(), Choices(0.0, solver=solver))
+        assert not tailored.mask.any()
+        assert not tailored.change.any()
+
+
+@law
+@given(SEEDS)
 def test_density_one_without_anchors_is_the_tuned_layer(seed: int) -> None:
     layer = random_layer(seed)
     assert torch.equal(tailor(layer.matrix(), Choices(1.0)).change, layer.change)
