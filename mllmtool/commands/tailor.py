@@ -86,12 +86,10 @@ def _tailor(config: TailorConfig, context: Context, into: Path, folder: Path) ->
     for text in caveats(rows, results["depth"]):
         context.warn(text)
     seconds = {
-        "resumed_from": kept.resumed_from,
         "moments_seconds": round(found.moments, 3),
         "solving_seconds": round(found.solving, 3),
-        "peak_memory_bytes": getrusage(RUSAGE_SELF).ru_maxrss * 1024,
     }
-    return Made(inputs=inputs, results=results, run=seconds)
+    return Made(inputs=inputs, results=results, run={**_run(kept), **seconds})
 
 
 def plan(config: TailorConfig, context: Context) -> dict[str, Any]:
@@ -130,8 +128,7 @@ def _sweep(
     common = {key: found[key] for key in COMMON}
     for text in caveats(points[0].rows, found["depth"]):
         context.warn(text)
-    run = {"resumed_from": kept.resumed_from}
-    return Made(inputs=inputs, results={**common, "points": described}, run=run)
+    return Made(inputs=inputs, results={**common, "points": described}, run=_run(kept))
 
 
 def _patches(
@@ -257,6 +254,11 @@ def _patch_bytes(job: Job, rows: list[Row]) -> int:
         total += row["kept"] * infos[0].num_bytes // max(infos[0].size, 1)
         total += sum(-(-info.size // 8) for info in infos)
     return total
+
+
+def _run(kept: Kept) -> dict[str, Any]:
+    peak = getrusage(RUSAGE_SELF).ru_maxrss * 1024
+    return {"resumed_from": kept.resumed_from, "peak_memory_bytes": peak}
 
 
 def _described(data: Data) -> dict[str, Any]:
