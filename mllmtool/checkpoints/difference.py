@@ -85,7 +85,9 @@ def dot(a: Array, b: Array) -> float:
     """Row by row, so short that BLAS takes one thread and float32 does; wider where it must be."""
     cut = a.size - a.size % ROW
     rows = np.vecdot(a[:cut].reshape(-1, ROW), b[:cut].reshape(-1, ROW))
-    product = float(rows.sum(dtype=np.float64)) + float(np.vecdot(a[cut:], b[cut:]))
+    product = float(rows.sum(dtype=np.float64))
+    if cut < a.size:
+        product += float(np.vecdot(a[cut:], b[cut:]))
     if math.isfinite(product):
         return product
     return float((a.astype(np.float64) * b).sum())

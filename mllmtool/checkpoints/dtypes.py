@@ -80,12 +80,9 @@ def narrow(values: Array, name: str) -> Array:
         if name != "BF16":
             return values.astype(DTYPES[name].stored, copy=False)
         bits = values.astype(np.float32, copy=False).view(np.uint32)
-    rounded = bits >> 16
-    rounded &= 1
-    rounded += 0x7FFF
-    rounded += bits
-    rounded >>= 16
-    return rounded.astype(np.uint16)
+    upper, lower = (bits >> 16).astype(np.uint16), bits.astype(np.uint16)
+    upper += lower >= 0x8001 - (upper & 1)  # more than a half, or a half and odd
+    return upper
 
 
 def finite(stored: Array, name: str) -> bool:

@@ -12,17 +12,14 @@ over that of `cat`, the peak of anonymous memory, and CPU over that of mergekit.
 import argparse
 import json
 import os
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from costs import Cost, measure
 from safetensors.numpy import save_file
 
 OURS = ("task-arithmetic", "ties", "dare-ties", "della", "linear", "slerp", "dare", "tailor")
@@ -37,15 +34,6 @@ THEIRS: dict[str, tuple[str, dict[str, float]]] = {
 FLAGS = {"dare-ties": ["--density", "0.2"], "della": ["--density", "0.5"]}
 WIDTH, INNER, WORDS, SHARDS = 1536, 4096, 32000, 3
 LAYER = 4 * WIDTH * WIDTH + 3 * WIDTH * INNER + 2 * WIDTH
-
-
-@dataclass
-class Cost:
-    """Of one process, with the threads and processes that it started."""
-
-    wall: float
-    cpu: float
-    anonymous: float  # megabytes
 
 
 def main() -> None:
@@ -177,33 +165,6 @@ def peer(root: Path, method: str, command: str) -> list[str]:
         recipe["base_model"] = f"{root}/base"
     (root / "peer.json").write_text(json.dumps(recipe))  # JSON is YAML
     return [command, f"{root}/peer.json", f"{root}/out"]
-
-
-def measure(argv: Sequence[str]) -> Cost:
-    """Run to the end."""
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(argv, stdout=said, stderr=said)
-        peak = 0.0
-        while process.poll() is None:
-            peak = max(peak, anonymous(process.pid))
-            time.sleep(0.01)
-        wall, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
-        if process.returncode:
-            said.seek(0)
-            raise SystemExit(f"{argv}: {said.read().decode()}")
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(wall, cpu, peak)
-
-
-def anonymous(process: int) -> float:
-    """Megabytes of anonymous memory of a live process, 0 where that is not told."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return 0
-    line = next((line for line in status.splitlines() if line.startswith("RssAnon")), None)
-    return int(line.split()[1]) / 1000 if line else 0
 
 
 def row(name: str, cost: Cost, copying: Cost, theirs: Cost | None) -> str:

@@ -11,12 +11,9 @@ cache; a checkpoint is made in FOLDER and removed.
 
 import os
 import re
-import resource
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import factories
+from costs import measure
 
 BLOCKS = (4, 8, 16)
 WIDTH, INNER, SEQUENCES = 768, 2048, 64
@@ -160,25 +158,8 @@ def run(base: Path, sft: Path, samples: Path, out: Path) -> tuple[float, float]:
     argv = [sys.executable, "-m", "mllmtool", "tailor", "--pre", str(base), "--sft", str(sft)]
     argv += ["--calibration", str(samples), "--out", str(out), "--overwrite", "--quiet"]
     argv += ["--device", "cpu", *sys.argv[3:]]
-    before, peak = resource.getrusage(resource.RUSAGE_CHILDREN), 0.0
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
-    while process.poll() is None:
-        peak = max(peak, anonymous(process.pid))
-        time.sleep(0.02)
-    if process.returncode:
-        raise SystemExit(f"{out}: exit status {process.returncode}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return peak, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def anonymous(process: int) -> float:
-    """Megabytes of anonymous memory of a live process, 0 where that is not told."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return 0
-    line = next((line for line in status.splitlines() if line.startswith("RssAnon")), None)
-    return int(line.split()[1]) / 1000 if line else 0
+    cost = measure(argv)
+    return cost.anonymous, cost.cpu
 
 
 if __name__ == "__main__":
