@@ -1,35 +1,38 @@
 """The patch decorator: kept entries make up for the reverted ones, exactly.
 
-For row r with kept columns K, the correction solves $A_{KK} c_K = b_K$, where b is what the mask
-lost (theorem 4.5 in its kept-set form: an equation a row, of the size of what is kept, and not of
-what is reverted).
+For row r with kept columns K, the correction solves $A_{KK} c_K = A_K v$, where v is what the mask
+took from the change (theorem 4.5 in its kept-set form: an equation a row, of the size of what is
+kept, and not of what is reverted). Cholesky needs no scaling to a unit diagonal: its error does not
+depend on it.
 """
 
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.linalg.lapack import get_lapack_funcs
 from torch import Tensor
 
 from mllmtool.tailoring.moments import Moment, NotPositiveError
+from mllmtool.tailoring.normal_equations import normal_equations
 
 DENSITY_OF_PCG = 0.2
 TOLERANCE, MAX_STEPS = 1e-4, 200  # of conjugate gradients: within 1e-4 of the least error
 
 
 def correction(moment: Moment, lost: Tensor, mask: Tensor) -> tuple[Tensor, str, float]:
-    r"""Solve for the correction; also the solver's name and its relative residual.
+    """Solve for the correction; also the solver's name and its relative residual.
 
     Args:
         moment: damped moment A.
-        lost: b = what the mask lost, $A_r (\delta_r - m_r \delta_r)$, (R, C).
+        lost: what the mask took from the change, 0 where it keeps, (R, C).
         mask: kept entries, (R, C).
 
     Raises:
         NotPositiveError: a kept set's matrix is not positive definite.
     """
     if moment.full is None:
-        return torch.where(mask, moment.factor.solve(lost), 0.0), "diagonal", 0.0
+        return torch.zeros_like(lost), "diagonal", 0.0
     if mask.double().mean() <= DENSITY_OF_PCG and lost.device.type == "cpu":
         return cholesky(moment, lost, mask), "cholesky", 0.0
     solution, residual = conjugate_gradient(moment, lost, mask)
@@ -37,28 +40,19 @@ def correction(moment: Moment, lost: Tensor, mask: Tensor) -> tuple[Tensor, str,
 
 
 def cholesky(moment: Moment, lost: Tensor, mask: Tensor) -> Tensor:
-    """Cholesky row by row, each on what it keeps; (R, C), 0 off the mask.
-
-    A row's block is gathered into memory that the next one uses again: fresh memory for each, or
-    rows padded into batches, took half as long again.
-    """
+    """Cholesky row by row, each on what it keeps; (R, C), 0 off the mask."""
     if moment.full is None:
         raise TypeError("a diagonal moment needs no factor")
-    scale, unit = _unit_diagonal(moment.full, moment.diagonal)
-    shifts = moment.diagonal * scale.square()  # (1, C) or (R, C)
-    right, solution = torch.where(mask, lost * scale, 0.0), torch.zeros_like(lost)
-    solver = get_lapack_funcs("posv", dtype=unit.numpy().dtype)
-    width = int(mask.sum(dim=1).max())
-    rows, space = unit.new_empty(width, len(unit)), unit.new_empty(width * width)
-    for row in mask.any(dim=1).nonzero().flatten().tolist():
-        kept = mask[row].nonzero().flatten()
-        size = len(kept)
-        block = space[: size * size].view(size, size)
-        torch.index_select(unit, 0, kept, out=rows[:size])
-        torch.index_select(rows[:size], 1, kept, out=block)
-        block.diagonal().add_(shifts[row if len(shifts) > 1 else 0, kept])
-        solution[row, kept] = _solve(solver, block, right[row, kept])
-    return solution * scale
+    diagonal, solution = moment.diagonal.expand(mask.shape).numpy(), np.zeros_like(lost.numpy())
+    solve: Any = get_lapack_funcs("posv", dtype=solution.dtype)
+    for each in normal_equations(moment.full.numpy(), lost.numpy(), mask.numpy()):
+        kept = each.row, each.columns
+        each.matrix.reshape(-1)[:: len(each.columns) + 1] += diagonal[kept]
+        # LAPACK counts by columns, and is fastest with the lower triangle in its own count
+        _, solution[kept], failed = solve(each.matrix.T, each.right, lower=True, overwrite_a=True)
+        if failed:
+            raise NotPositiveError
+    return torch.from_numpy(solution)
 
 
 def conjugate_gradient(
@@ -72,7 +66,7 @@ def conjugate_gradient(
         NotPositiveError: a search direction has no positive curvature.
     """
     inverse = torch.where(mask, moment.on_diagonal(lost.shape).reciprocal(), 0.0)
-    residual = torch.where(mask, lost, 0.0)
+    residual = torch.where(mask, moment.apply(lost), 0.0)
     solution = torch.zeros_like(lost)
     size = residual.norm(dim=1, keepdim=True).clamp(min=torch.finfo(lost.dtype).tiny)
     direction = residual * inverse
@@ -93,20 +87,3 @@ def conjugate_gradient(
         direction = conditioned + torch.where(going, following / descent, 0.0) * direction
         descent = following
     return solution, float((residual.norm(dim=1, keepdim=True) / size).max())
-
-
-def _unit_diagonal(full: Tensor, diagonal: Tensor) -> tuple[Tensor, Tensor]:
-    """A scale (C,), and the full moment so scaled; with its diagonal it has ones there."""
-    whole = full.diagonal() + diagonal.mean(dim=0)
-    if not (whole > 0).all():
-        raise NotPositiveError
-    scale = whole.rsqrt()
-    return scale, full * scale[:, None] * scale
-
-
-def _solve(solver: Any, block: Tensor, right: Tensor) -> Tensor:
-    """Solve one equation; overwrites the block, of which one triangle is read."""
-    _, solution, info = solver(block.numpy().T, right.numpy(), lower=True, overwrite_a=True)
-    if info:
-        raise NotPositiveError
-    return torch.from_numpy(solution)

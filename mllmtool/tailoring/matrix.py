@@ -152,8 +152,7 @@ def _decorated(moment: Moment, optimum: Tensor, mask: Tensor, choices: Choices) 
         swept, _ = sweep(root, optimum, lambda here, _: mask[:, here])
         decoration, solver, residual = swept - kept, "sweep", 0.0
     else:
-        lost = moment.apply(optimum - kept)
-        decoration, solver, residual = correction(moment, lost, mask)
+        decoration, solver, residual = correction(moment, optimum - kept, mask)
     return kept + choices.strength * decoration, mask, solver, residual
 
 

@@ -82,7 +82,7 @@ def problem(columns: int) -> tuple[Moment, Tensor]:
 def exact(moment: Moment, change: Tensor, mask: Tensor) -> Tensor:
     """What `tailor --solver exact` does once it has its mask."""
     damped, kept = moment.damped(DAMPING, change.shape), torch.where(mask, change, 0.0)
-    return kept + correction(damped, damped.apply(change - kept), mask)[0]
+    return kept + correction(damped, change - kept, mask)[0]
 
 
 def swept(moment: Moment, change: Tensor, mask: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def test_compensation_of_theorem_4_3(reverted: int, kept_value: float) -> None:
     # for m = 1, -(1 / (2/3)) (-1/3, 2/3) = (+0.5, -1)
     kept = 1 - reverted
     mask = torch.tensor([[kept == 0, kept == 1]])
-    lost = Moment(NONE, A).apply(torch.where(mask, 0.0, CHANGE))
+    lost = torch.where(mask, 0.0, CHANGE)
     for found in (
         cholesky(Moment(NONE, A), lost, mask),
         conjugate_gradient(Moment(NONE, A), lost, mask)[0],
@@ -123,9 +123,11 @@ def test_the_rows_of_a_tied_head_have_both_moments() -> None:
     assert diagonal.flatten().tolist() == pytest.approx([3 / 8, 3 / 8, 2 / 3, 2 / 3])
     right = torch.tensor([[4.0, 4.0], [3.0, 3.0]], dtype=F64)
     assert tied.factor.solve(right).flatten().tolist() == pytest.approx([1, 1, 1, 1])
-    mask = torch.tensor([[True, False], [False, True]])
-    # kept entry 0 of row 0: 4 / 3; kept entry 1 of row 1: 3 / 2
-    assert cholesky(tied, right, mask).flatten().tolist() == pytest.approx([4 / 3, 0, 0, 3 / 2])
+    lost = torch.tensor([[0.0, 4.0], [3.0, 0.0]], dtype=F64)
+    mask = lost == 0
+    # kept entry 0 of row 0: 1 * 4 / 3; kept entry 1 of row 1: 1 * 3 / 2
+    for found in (cholesky(tied, lost, mask), conjugate_gradient(tied, lost, mask)[0]):
+        assert found.flatten().tolist() == pytest.approx([4 / 3, 0, 0, 3 / 2])
 
 
 def test_scores() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from layers import Layer, random_layer
 
+from mllmtool.tailoring.decorate import correction
 from mllmtool.tailoring.matrix import Choices, tailor
 from mllmtool.tailoring.moments import Moment
 from mllmtool.tailoring.sweep import released, sweep
@@ -37,6 +38,28 @@ def test_decoration_against_least_squares(density: float, weight: float) -> None
     found = tailor(layer.matrix(anchored=True), Choices(density, anchor_weight=weight))
     theirs = least_squares(layer, found.mask.numpy(), 0.01, weight)
     np.testing.assert_allclose(found.change.numpy(), theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("outliers", [False, True])
+def test_single_precision_reaches_the_least_error_of_an_ill_conditioned_layer(
+    outliers: bool,
+) -> None:
+    rng = np.random.default_rng(15)
+    columns, spectrum = 200, np.logspace(0, -6, 200)  # condition number 1e6
+    basis = np.linalg.qr(rng.normal(size=(columns, columns)))[0]
+    scale = np.logspace(-2, 2, columns) if outliers else np.ones(columns)
+    full = torch.tensor((basis * spectrum) @ basis.T * scale * scale[:, None]).float()
+    change = torch.tensor(rng.normal(size=(8, columns))).float()
+    mask = torch.tensor(rng.random(size=change.shape) < 0.2)
+    lost = torch.where(mask, 0.0, change)
+    found = correction(Moment(torch.zeros(1, 1), full), lost, mask)
+    assert found[1] == "cholesky"
+    hessian = full.double().numpy()
+    for ours, gone, kept in zip(found[0].double().numpy(), lost.numpy(), mask.numpy(), strict=True):
+        theirs = np.zeros(columns)
+        theirs[kept] = np.linalg.solve(hessian[kept][:, kept], hessian[kept] @ gone)
+        error, least = ((gone - c) @ hessian @ (gone - c) for c in (ours, theirs))
+        assert error <= least * (1 + 1e-6)
 
 
 def slow_mask(layer: Layer, density: float, salience_weight: float) -> Array:
