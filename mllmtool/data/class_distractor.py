@@ -27,7 +27,7 @@ def read_items(path: Path, field: str) -> Iterator[dict[str, Any]]:
     lines = dict[str, int]()
     for line, values in read_jsonl(path):
         where = f"{path}:{line}"
-        parse_line(Item, values, where)
+        item: Item = parse_line(Item, values, where)
         if (before := lines.setdefault(values["id"], line)) != line:
             raise DataError(f"{where}: id {values['id']!r} is also that of line {before}")
         if not isinstance(values.get(field), str):
@@ -36,7 +36,7 @@ def read_items(path: Path, field: str) -> Iterator[dict[str, Any]]:
             option_text(values[field])
         except ValueError as error:
             raise DataError(f"{where}: {field}: {error}") from error
-        yield values
+        yield {**values, "answer": item.answer}  # which may be a letter there
 
 
 def distracted(item: Mapping[str, Any], text: str, rng: Random) -> dict[str, Any] | None:

@@ -153,6 +153,18 @@ def test_one_wrong_option_gives_way_to_the_class_name(tmp_path: Path) -> None:
     ]
 
 
+def test_an_answer_by_letter_is_no_wrong_option(tmp_path: Path) -> None:
+    source = [
+        item(str(i), "one", "two", class_name="cat") | {"answer": "AB"[i % 2]} for i in range(8)
+    ]
+    path = tmp_path / "items.jsonl"
+    path.write_text("\n".join(map(json.dumps, source)))
+    build(tmp_path / "out", "--images", path, "--distract", "class_name")
+    found = lines(tmp_path / "out/items.jsonl")
+    assert [each["options"] for each in found] == [["one", "cat"], ["cat", "two"]] * 4
+    assert [each["answer"] for each in found] == [0, 1] * 4
+
+
 def test_a_chain_of_commands_finds_the_images(tmp_path: Path, animals: Path) -> None:
     """build-vqa, then its distractor set, and a mix of its samples: each knows where images are."""
     build(tmp_path / "vqa", "--images", animals)
