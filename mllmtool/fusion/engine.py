@@ -9,6 +9,7 @@ from mllmtool.checkpoints import CheckpointWriter
 from mllmtool.checkpoints.dtypes import narrow, widen
 from mllmtool.checkpoints.workers import in_order
 from mllmtool.errors import MismatchError
+from mllmtool.fusion.blas import one_thread
 from mllmtool.fusion.drift import Drift
 from mllmtool.fusion.inputs import Inputs
 from mllmtool.fusion.journal import Journal
@@ -89,6 +90,8 @@ def fuse(targets: Sequence[Target], journal: Journal | None = None) -> list[Fuse
 
 def prepare(method: Method, points: Sequence[Inputs]) -> list[Prepared]:
     """Look through the inputs, once for all points whose settings differ in the scale alone."""
+    if method.unit == "matrix":
+        one_thread()
     found: dict[Settings, Prepared] = {}
     for inputs in points:
         settings = replace(inputs.settings, scale=1.0)

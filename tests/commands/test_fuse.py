@@ -1,6 +1,8 @@
 """`fuse`: whole checkpoints in and out, exact where it promises to be, clean when it fails."""
 
 import json
+import os
+import resource
 import signal
 import subprocess
 import sys
@@ -491,6 +493,11 @@ FLAGS: dict[str, tuple[int, list[str], str]] = {
         ["--method", "ties", "--density", "0"],
         "--density: 0.0: input should be greater than 0",
     ),
+    "density 5": (
+        1,
+        ["--method", "ties", "--density", "5"],
+        "--density: 5.0: input should be less than or equal to 1",
+    ),
     "a part that is not there": (
         1,
         ["--method", "ties", "--parts", "vision"],
@@ -566,10 +573,10 @@ FLAGS: dict[str, tuple[int, list[str], str]] = {
 
 
 def failure(tmp_path: Path, status: int, *argv: object) -> str:
-    before = sorted(path.name for path in tmp_path.iterdir())
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     done = mllmtool("fuse", *argv, "--out", tmp_path / "out", "--quiet")
     assert (done.status, done.out) == (status, "")
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     assert done.err.startswith("mllmtool: ")
     assert done.err.endswith("\n")
     assert done.err.count("\n") == 1
@@ -592,6 +599,11 @@ BAD_MODELS: dict[str, tuple[dict[str, torch.Tensor], int, str]] = {
         3,
         "lm_head.weight: shape (5,) in DIR/model, (4,) in DIR/base",
     ),
+    "another vocabulary": (
+        {**LANGUAGE, "model.embed_tokens.weight": torch.ones(6, 2)},
+        3,
+        "model.embed_tokens.weight: shape (6, 2) in DIR/model, (4, 2) in DIR/base",
+    ),
     "a tensor less": (
         {"lm_head.weight": torch.ones(4)},
         3,
@@ -613,19 +625,91 @@ BAD_MODELS: dict[str, tuple[dict[str, torch.Tensor], int, str]] = {
 @pytest.mark.parametrize("case", BAD_MODELS)
 def test_bad_models(tmp_path: Path, case: str) -> None:
     tensors, status, message = BAD_MODELS[case]
-    base = save_checkpoint(tmp_path / "base", LANGUAGE)
+    embedded = {"model.embed_tokens.weight": torch.ones(4, 2)} if len(tensors) == 3 else {}
+    base = save_checkpoint(tmp_path / "base", {**LANGUAGE, **embedded})
     model = save_checkpoint(tmp_path / "model", tensors)
     flags = ("--method", "task-arithmetic", "--scale", 2)
     assert failure(tmp_path, status, "--base", base, "--model", model, *flags) == message
 
 
-def test_integers_that_differ(tmp_path: Path) -> None:
-    base = save_checkpoint(tmp_path / "base", {**LANGUAGE, "model.layers.ids": torch.arange(3)})
-    model = save_checkpoint(
-        tmp_path / "model", {**LANGUAGE, "model.layers.ids": torch.ones(3).long()}
+@pytest.mark.parametrize(("dtype", "name"), [(torch.int64, "I64"), (torch.bool, "BOOL")])
+def test_integers_that_differ(tmp_path: Path, dtype: torch.dtype, name: str) -> None:
+    rows = [
+        {**LANGUAGE, "model.layers.ids": torch.tensor(x, dtype=dtype)} for x in ([1, 0], [1, 1])
+    ]
+    base, model = (
+        save_checkpoint(tmp_path / n, t) for n, t in zip(("base", "model"), rows, strict=True)
     )
     assert failure(tmp_path, 3, "--base", base, "--model", model, "--method", "linear") == (
-        "model.layers.ids: I64 differs between DIR/model and DIR/base; only weights can be fused"
+        f"model.layers.ids: {name} differs between DIR/model and DIR/base; only weights can be"
+        " fused"
+    )
+
+
+def test_no_base(tmp_path: Path) -> None:
+    model = save_checkpoint(tmp_path / "model", LANGUAGE)
+    found = failure(tmp_path, 2, "--model", model, "--method", "task-arithmetic")
+    assert found == "--base: is required"
+
+
+def with_header(path: Path, header: dict[str, Any], size: int) -> Path:
+    """A checkpoint whose file has this header, and so many bytes after it."""
+    save_checkpoint(path, LANGUAGE)
+    text = json.dumps(header).encode()
+    (path / WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text + bytes(size))
+    return path
+
+
+def entry(begin: int, end: int) -> dict[str, Any]:
+    return {"dtype": "F32", "shape": [(end - begin) // 4], "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize(
+    ("entries", "size", "reason"),
+    [
+        ((entry(0, 16), entry(16, 24)), 20, "incomplete metadata, file not fully covered"),
+        ((entry(0, 16), entry(12, 20)), 20, "invalid offset for tensor `model.norm.weight`"),
+    ],
+)
+def test_a_file_cut_short_or_with_tensors_over_each_other(
+    tmp_path: Path, entries: tuple[dict[str, Any], ...], size: int, reason: str
+) -> None:
+    base = save_checkpoint(tmp_path / "base", LANGUAGE)
+    model = with_header(tmp_path / "model", dict(zip(LANGUAGE, entries, strict=True)), size)
+    found = failure(tmp_path, 3, "--base", base, "--model", model, "--method", "linear")
+    assert found == (
+        "DIR/model/model.safetensors: is not a whole safetensors file (Error while deserializing"
+        f" header: {reason}); copy or download it again"
+    )
+
+
+def test_an_index_that_names_a_file_outside(tmp_path: Path) -> None:
+    base = save_checkpoint(tmp_path / "base", LANGUAGE)
+    model = save_checkpoint(tmp_path / "model", LANGUAGE, 2)
+    index = model / "model.safetensors.index.json"
+    files = dict.fromkeys(LANGUAGE, "../base/model.safetensors")
+    index.write_text(json.dumps({"weight_map": files}))
+    assert failure(tmp_path, 3, "--base", base, "--model", model, "--method", "linear") == (
+        "DIR/model/model.safetensors.index.json: names '../base/model.safetensors', which is no"
+        " safetensors file beside it"
+    )
+
+
+def test_an_output_that_is_an_input(tmp_path: Path) -> None:
+    base = save_checkpoint(tmp_path / "base", LANGUAGE)
+    fuse(base, [base], "linear", tmp_path / "out")
+    argv = ("--base", base, "--model", tmp_path / "out", "--method", "linear", "--overwrite")
+    assert failure(tmp_path, 4, *argv) == (
+        "DIR/out: is read by this command too; choose another --out"
+    )
+
+
+def test_an_output_of_others_is_not_replaced(tmp_path: Path) -> None:
+    base = save_checkpoint(tmp_path / "base", LANGUAGE)
+    save_checkpoint(tmp_path / "out", LANGUAGE)
+    argv = ("--base", base, "--model", base, "--method", "linear", "--overwrite")
+    assert failure(tmp_path, 4, *argv) == (
+        "DIR/out: is not an output of mllmtool (no report.json); remove it first"
     )
 
 
@@ -681,6 +765,46 @@ def test_fuse_loads_neither_torch_nor_transformers(tmp_path: Path) -> None:
         [sys.executable, "-c", code, *map(str, argv), "--quiet"], capture_output=True, check=True
     )
     assert (done.stdout.decode(), done.stderr.decode()) == (f"{tmp_path}/o\n", "set()")
+
+
+def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
+    """By a limit on the size of files, which is told as a full disk is: by an error of a write."""
+    base = save_checkpoint(tmp_path / "base", {"lm_head.weight": torch.ones(1 << 14)})
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    argv = ["--base", base, "--model", base, "--method", "linear", "--out", tmp_path / "out"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mllmtool", "fuse", *map(str, argv), "--quiet"],
+        check=False,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, 1 << 14)),
+    )
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr == (
+        f"mllmtool: {tmp_path}/out: cannot be written: [Errno 27] File too large\n"
+    )
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("method", ["tsv-m", "wudi"])
+def test_matrices_are_the_same_whatever_the_threads_of_blas(tmp_path: Path, method: str) -> None:
+    rng = torch.Generator().manual_seed(0)
+    paths = []
+    for name in ("base", "a", "b"):
+        weight = torch.randn(256, 256, dtype=torch.float64, generator=rng)
+        paths.append(save_checkpoint(tmp_path / name, {"model.layers.0.up.weight": weight}))
+    found = []
+    for threads in "12":
+        out = tmp_path / threads
+        argv = ["--base", paths[0], "--model", paths[1], "--model", paths[2], "--method", method]
+        subprocess.run(
+            [sys.executable, "-m", "mllmtool", "fuse", *map(str, argv), "--out", out, "--quiet"],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "OMP_NUM_THREADS": threads},
+        )
+        found.append((out / WEIGHTS).read_bytes())
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGTERM])
