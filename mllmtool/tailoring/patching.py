@@ -12,6 +12,7 @@ from mllmtool.configs.patch import Overlap
 from mllmtool.tailoring.learning import Learned, Map
 from mllmtool.tailoring.matrix import Choices, Matrix, Tailored, tailor, tailor_jointly
 from mllmtool.tailoring.measures import map_errors, mask_overlap
+from mllmtool.tailoring.memory import trim
 from mllmtool.tailoring.workers import solved_by_all
 
 
@@ -79,6 +80,7 @@ def tailored_maps(
     """Tailor map by map, those of each tuned model; each by one of the processes, if several."""
 
     def one(lead: str) -> Result:
+        trim()
         holders = [task for task, each in enumerate(maps) if lead in each]
         problems = [_matrix(maps[task][lead], base, tuned[task]) for task in holders]
         matrices = [matrix for matrix, _ in problems]

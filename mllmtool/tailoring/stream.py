@@ -4,7 +4,6 @@ Where later units see tailored inputs, as in the paper's code, a unit runs twice
 weights to record its moments, then with what was made of them to go on. Else it runs once.
 """
 
-import ctypes
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from torch.utils._pytree import tree_map_only
 from mllmtool.checkpoints import Checkpoint
 from mllmtool.tailoring.capture import MASKS, Batch, Recorder, site_moment, use_moments
 from mllmtool.tailoring.learning import Learned, Map
+from mllmtool.tailoring.memory import trim
 from mllmtool.tailoring.moments import Moment
 from mllmtool.tailoring.passes import Pass, park, stop_at
 from mllmtool.tailoring.sites import Site, Use, find_units
@@ -220,8 +220,9 @@ def steps(
         while waiting := set().union(*everyone(set().union(*(s.waiting for s in streams)))):
             unit, before = min(waiting, key=order.index), next(leads, ())
             step = Step([stream.record(unit, before, and_go_on=not follow) for stream in streams])
+            trim()
             yield step
-            _trim()
+            trim()
             if follow:
                 for stream, finals in zip(streams, step.finals, strict=True):
                     stream.go_on(unit, finals)
@@ -243,13 +244,6 @@ def _unread(model: Any, units: Sequence[str]) -> set[str]:
     ]
     read = {n % (len(blocks) + 1) for n in ([wanted] if isinstance(wanted, int) else wanted)}
     return {unit for number, unit in enumerate(blocks) if number not in read}
-
-
-def _trim() -> None:
-    """Hand freed memory back; glibc keeps what lies between blocks that are in use."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 class _SeenError(Exception):

