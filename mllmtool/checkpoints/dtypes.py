@@ -85,6 +85,25 @@ def narrow(values: Array, name: str) -> Array:
     return upper
 
 
+def scatter(values: Array, name: str, draws: Array) -> Array:
+    """As `narrow`, but 16-bit floats go up or down by chance: on average the value stays.
+
+    draws: uniform uint16, one a value. What a stored entry can hold goes nowhere.
+    """
+    if name not in ("BF16", "F16"):
+        return narrow(values, name)
+    values = values.astype(np.float32, copy=False)
+    if name == "BF16":
+        upper: Array = ((values.view(np.uint32) + draws) >> 16).astype(np.uint16)
+        return upper
+    with np.errstate(over="ignore", invalid="ignore"):
+        nearest = values.astype(np.float16)
+        missing = values - nearest
+        other = np.nextafter(nearest, np.copysign(np.float16(np.inf), missing).astype(np.float16))
+        share = missing / (other.astype(np.float32) - nearest)
+    return np.where(draws < share * (1 << 16), other, nearest)
+
+
 def finite(stored: Array, name: str) -> bool:
     """Whether no stored entry is NaN or Inf."""
     if not stored.size or not DTYPES[name].floating:

@@ -214,6 +214,7 @@ def _open(config: FuseConfig, context: Context) -> Inputs:
     inputs = Inputs(
         *(base, models, floating, settings, context, method.unit, config.workers),
         narrow=config.compat is not None,
+        scattered=config.rounding == "stochastic",
         factors=factors(base, floating, part_of, config),
         weights=weights(base, floating, part_of, config),
         diagonals=tuple(open_diagonal(path, base, floating) for path in config.fisher),

@@ -172,6 +172,10 @@ class FuseConfig(Config):
         Dtype | None,
         Field(description="of the weights in the base, which are written so; others are refused"),
     ] = None
+    rounding: Annotated[
+        Literal["nearest", "stochastic"],
+        Field(description="of fused 16-bit weights; stochastic: up or down by seeded chance"),
+    ] = "nearest"
     only: Annotated[
         tuple[str, ...],
         Field(description="fuse only tensors whose names match a regular expression, repeated"),
@@ -243,6 +247,8 @@ class FuseConfig(Config):
             raise ValueError("--select: chooses among the points of a --sweep, and there is none")
         if self.select is None and self.max_loss != "1pp":
             raise ValueError("--max-loss: goes with --select")
+        if self.compat is not None and self.rounding != "nearest":
+            raise ValueError(f"--rounding: {self.compat} rounds to the nearest")
         self.points()
         return self
 

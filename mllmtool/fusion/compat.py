@@ -63,8 +63,9 @@ def model_stock(_: Inputs) -> Prepared:
     torch.set_num_threads(1)  # and on how many share a sum
 
     def fuse(piece: Piece) -> Fused:
+        tuned = piece.tuned
         share = np.float32(_ratio([torch.from_numpy(tau) for tau in piece.task_vectors]).item())
-        average: Array = sum(piece.tuned[1:], piece.tuned[0]) / np.float32(len(piece.tuned))
+        average: Array = sum(tuned[1:], tuned[0]) / np.float32(len(tuned))
         return Fused(share * average + (1 - share) * piece.base)
 
     return Prepared(fuse)

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mllmtool.checkpoints import CheckpointWriter
-from mllmtool.checkpoints.dtypes import narrow, widen
+from mllmtool.checkpoints.dtypes import Array, narrow, scatter, widen
 from mllmtool.checkpoints.workers import in_order
 from mllmtool.errors import MismatchError
 from mllmtool.fusion.blas import one_thread
 from mllmtool.fusion.drift import Drift
-from mllmtool.fusion.inputs import Inputs
+from mllmtool.fusion.inputs import Inputs, Piece
 from mllmtool.fusion.journal import Journal
+from mllmtool.fusion.masks import draws
 from mllmtool.fusion.method import Method, Prepared
 from mllmtool.fusion.settings import Settings
 
@@ -108,7 +109,15 @@ def _fuse(name: str, targets: Sequence[Target]) -> list[Drift]:
     for piece in inputs.pieces(name):
         for target, own, drift in zip(targets, settings, drifts, strict=True):
             fused = target.prepared.fuse(piece.under(own))
-            stored = narrow(fused.entries, dtype)
+            stored = _rounded(inputs, piece, fused.entries)
             target.writer.write(name, stored)
             drift.add(piece, widen(stored, dtype, piece.working), fused.kept)
     return drifts
+
+
+def _rounded(inputs: Inputs, piece: Piece, entries: Array) -> Array:
+    dtype = inputs.base.info(piece.tensor).dtype
+    if not inputs.scattered:
+        return narrow(entries, dtype)
+    seed = inputs.context.stream_seed(f"rounding/{piece.tensor}")
+    return scatter(entries, dtype, draws(seed, piece.first, entries.size))

@@ -112,7 +112,8 @@ class Piece:
 class Inputs:
     """The base, the tuned models, and `names`: the tensors to be fused.
 
-    `narrow`: all is reckoned in float32, else what is stored in 32 bits in float64. `factors`: of
+    `narrow`: all is reckoned in float32, else what is stored in 32 bits in float64. `scattered`:
+    what is fused is rounded up or down by chance, without bias. `factors`: of
     the scale, for tensors where it is not 1. `weights`: of tensors that have others than the
     settings'. `diagonals` and `moments` are there for the methods
     that read them.
@@ -126,6 +127,7 @@ class Inputs:
     unit: Unit = "entries"
     workers: int = 1
     narrow: bool = False
+    scattered: bool = False
     factors: Mapping[str, float] = field(default_factory=dict)
     weights: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     diagonals: tuple[Source, ...] = ()

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from mllmtool.checkpoints.dtypes import DTYPES, LAYOUT, finite, narrow, widen, working_dtype
+from mllmtool.checkpoints.dtypes import (
+    DTYPES,
+    LAYOUT,
+    finite,
+    narrow,
+    scatter,
+    widen,
+    working_dtype,
+)
 
 
 def test_every_bfloat16_widens_as_in_torch() -> None:
@@ -53,3 +61,28 @@ def test_numbers_are_computed_with_wider_than_they_are_stored() -> None:
 def test_the_widest_dtypes_are_laid_out_first() -> None:
     sizes = [DTYPES[name].stored.itemsize for name in sorted(LAYOUT, key=LAYOUT.__getitem__)]
     assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("name", ["BF16", "F16"])
+@pytest.mark.parametrize(
+    "value", [1.00048828125, -3.1415927, 1e-3, 6.1e-5, -3.3e-8, 65503.5, 0.0, -1.0]
+)
+def test_over_all_draws_a_scattered_value_is_its_own_mean(name: str, value: float) -> None:
+    single = np.float32(value)
+    every = np.arange(1 << 16, dtype=np.uint16)
+    found = widen(scatter(np.full(1 << 16, single), name, every), name, np.float64)
+    around = np.unique(found)
+    assert len(around) <= 2
+    assert around[0] <= single <= around[-1]
+    # a draw has 16 bits, and so has the chance to go to the other of the two
+    assert found.mean() == pytest.approx(single, abs=(around[-1] - around[0]) / (1 << 16))
+
+
+@pytest.mark.parametrize("name", ["BF16", "F16"])
+def test_what_can_be_stored_is_not_scattered(name: str) -> None:
+    stored = np.arange(1 << 16, dtype=np.uint16).view(DTYPES[name].stored)
+    stored = stored[[finite(stored[i : i + 1], name) for i in range(1 << 16)]]
+    draws = np.random.default_rng(0).integers(0, 1 << 16, stored.size, dtype=np.uint16)
+    for dtype in (np.float32, np.float64):
+        found = scatter(widen(stored, name, dtype), name, draws)
+        assert found.tobytes() == stored.tobytes()

@@ -326,6 +326,24 @@ def test_the_output_has_the_dtypes_of_the_base(tmp_path: Path) -> None:
     assert same_bits(fused["norm.weight"], torch.full((3,), 2.0))
 
 
+def test_stochastic_rounding_is_seeded_and_keeps_the_mean(tmp_path: Path) -> None:
+    # 1 + 0.3 * 2^-7 has no bfloat16 between 1 and 1 + 2^-7: to the nearest all of it is lost
+    name, size = "lm_head.weight", 1 << 18
+    base = {name: torch.ones(size, dtype=torch.bfloat16), "model.norm.weight": torch.ones(3).half()}
+    model = {**base, name: base[name] + 2**-7}
+    paths = [save_checkpoint(tmp_path / str(i), t) for i, t in enumerate((base, model))]
+    flags = ("--scale", 0.3, "--rounding", "stochastic", "--seed")
+    for out, seed, workers in (("a", 1, 1), ("b", 1, 2), ("c", 2, 1)):
+        more = (*flags, seed, "--workers", workers)
+        fuse(paths[0], paths[1:], "wise-ft", tmp_path / out, *more)
+    one, again, other = (load_file(tmp_path / out / WEIGHTS) for out in "abc")
+    assert all(same_bits(one[each], again[each]) for each in base)
+    assert not same_bits(one[name], other[name])
+    assert same_bits(one["model.norm.weight"], base["model.norm.weight"])
+    share = float(((one[name].float() - 1) * 2**7).double().mean())
+    assert share == pytest.approx(0.3, abs=4 * (0.21 / size) ** 0.5)
+
+
 def test_hashes_are_those_of_the_files(tmp_path: Path, llava: Path, tuned: list[Path]) -> None:
     sharded = save_checkpoint(tmp_path / "base", load_file(llava / WEIGHTS), 3)
     for workers in (1, 3):
@@ -518,6 +536,11 @@ FLAGS: dict[str, tuple[int, list[str], str]] = {
         ["--method", "ties", "--scale-by", "language=x"],
         "--scale-by (language.0): 'x': input should be a valid number, unable to parse string as a"
         " number",
+    ),
+    "chance in another tool's rounding": (
+        1,
+        ["--method", "linear", "--compat", "mergekit", "--rounding", "stochastic"],
+        "--rounding: mergekit rounds to the nearest",
     ),
     "no size": (
         1,
