@@ -30,6 +30,8 @@ def read_items(path: Path, field: str) -> Iterator[dict[str, Any]]:
         item: Item = parse_line(Item, values, where)
         if (before := lines.setdefault(values["id"], line)) != line:
             raise DataError(f"{where}: id {values['id']!r} is also that of line {before}")
+        if not item.options:
+            raise DataError(f"{where}: has no options, one of which is to give way")
         if not isinstance(values.get(field), str):
             raise DataError(f"{where}: {field}: must be a text, got {values.get(field)!r}")
         try:

@@ -255,6 +255,12 @@ FAILURES: dict[str, tuple[int, list[dict[str, Any]], list[str], str]] = {
         ["--distract", "topic"],
         "FILE:1: topic: must be a text, got None",
     ),
+    "items without options": (
+        3,
+        [{"id": "1", "question": "q", "answers": ["a"], "class_name": "cat"}],
+        ["--distract", "class_name"],
+        "FILE:1: has no options, one of which is to give way",
+    ),
     "no items": (
         3,
         [GOOD],
