@@ -30,21 +30,19 @@ def sweep(
     Returns:
         The decorated change and the mask, both (R, C).
     """
-    current, result = change.clone(), torch.zeros_like(change)
-    mask = torch.zeros_like(change, dtype=torch.bool)
+    current, mask = change.clone(), torch.zeros_like(change, dtype=torch.bool)
     for start in range(0, change.shape[1], BLOCK):
         here = slice(start, min(start + BLOCK, change.shape[1]))
         mask[:, here] = keep(here, current[:, here])
-        errors = torch.zeros_like(current[:, here])
-        for column in range(here.start, here.stop):
-            kept = mask[:, column]
-            result[:, column] = torch.where(kept, current[:, column], 0.0)
-            error = (current[:, column] - result[:, column]) / inverse_root[column, column]
-            right = slice(column, here.stop)
-            current[:, right] += sign * error[:, None] * inverse_root[column, right]
-            errors[:, column - start] = error
-        current[:, here.stop :] += sign * errors @ inverse_root[here, here.stop :]
-    return result, mask
+        root, lost = inverse_root[here, here], (~mask[:, here]).T.to(change.dtype)
+        columns = current[:, here].T.contiguous()  # each column in one piece of memory
+        errors = torch.zeros_like(columns)
+        for place in range(len(columns)):
+            errors[place] = columns[place] * lost[place] / root[place, place]
+            columns[place:].addr_(root[place, place:], errors[place], alpha=sign)
+        current[:, here] = columns.T
+        current[:, here.stop :].addmm_(errors.T, inverse_root[here, here.stop :], alpha=sign)
+    return torch.where(mask, current, 0.0), mask
 
 
 def released(
