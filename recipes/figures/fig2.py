@@ -40,7 +40,7 @@ NOTES = (
     "The paper's figures are those of its Table 1 that a public third-party note copied from it"
     " (kreuzhofer/dgx-manager, 2026), Qwen2.5-VL-3B on ImageNet-VQA, under that note's heads, of"
     " which the first may stand for ID text on OOD images. Rates correspond by their place only:"
-    " the highest and the lowest of each part and method.",
+    " the highest and the lowest of each part and method. The findings take LoRA at its lowest.",
     "Intervals are over items, of one seed. A difference of two checkpoints takes them for"
     " independent, which makes it too wide. Changes are against the base, in points.",
 )
