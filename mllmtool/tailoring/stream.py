@@ -222,10 +222,12 @@ def steps(
             step = Step([stream.record(unit, before, and_go_on=not follow) for stream in streams])
             trim()
             yield step
+            step.maps.clear()  # whoever asks for the next step still holds this one
             trim()
             if follow:
                 for stream, finals in zip(streams, step.finals, strict=True):
                     stream.go_on(unit, finals)
+            step.finals.clear()
         before = next(leads, ())
         yield Step([stream.rest(before) for stream in streams])
     finally:
