@@ -9,6 +9,7 @@ from pydantic_core import from_json
 from mllmtool.data.arrow import pyarrow_for
 from mllmtool.data.texts import as_text
 
+PIECE = 1 << 18  # bytes; Linux can take several times as long to write more at once
 COLUMNS = ("id", "images", "messages", "_mix")
 
 
@@ -24,7 +25,23 @@ class Sink(Protocol):
 
 def open_sink(path: Path) -> Sink:
     """JSON lines, or Parquet by the name's end."""
-    return ParquetSink(path) if path.suffix == ".parquet" else path.open("wb")
+    return ParquetSink(path) if path.suffix == ".parquet" else LineSink(path)
+
+
+class LineSink:
+    """The lines as they are."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+
+    def write(self, lines: bytes, /) -> None:
+        """In pieces."""
+        for begin in range(0, len(lines), PIECE):
+            self._file.write(lines[begin : begin + PIECE])
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.close()
 
 
 class ParquetSink:

@@ -2,7 +2,6 @@
 
 import json
 import os
-from binascii import b2a_hex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from mllmtool.errors import DataError
 
 CHUNK = 4096  # rows
 CHANGED = "changed while it was read; run again"
-ORIGIN = b'%b, "_mix": {"source": %b, "index": %d, "copy": %d, "hash": "%b"}}\n'
 
 
 @dataclass(frozen=True)
@@ -37,9 +35,9 @@ class Origin:
     control: str | None = None
 
     @cached_property
-    def head(self) -> bytes:
-        """The name as JSON."""
-        return json.dumps(self.name).encode()
+    def head(self) -> str:
+        """What is said of the origin of every row, as JSON."""
+        return f', "_mix": {{"source": {json.dumps(self.name)}, "index": '
 
     def quickly(self, data: bytes, ours: bool) -> bytes | None:
         """The row in our shape, as JSON, if that takes no parser."""
@@ -112,12 +110,12 @@ def write_chunk(writing: Writing, chunk: Chunk) -> bytes:
     rows = zip(*(column.tolist() for column in columns), texts, strict=True)
     for number, (source, index, copy, ours, text) in enumerate(rows):
         origin = writing.origins[source]
-        digest = b2a_hex(sha256(text).digest()[:8])
+        digest = sha256(text).hexdigest()[:16]
         body = origin.quickly(text, ours)
         if not body:
             sample = origin.sample(text, index)
             if ours or origin.control or "_mix" in sample:
-                mix = {"source": origin.name, "index": index, "copy": copy, "hash": digest.decode()}
+                mix = {"source": origin.name, "index": index, "copy": copy, "hash": digest}
                 if origin.control and chunk.turns and chunk.images:
                     at = int(chunk.turns[0][number]), int(chunk.images[0][number])
                     said, shown = origin.sample(turns[number], 0), origin.sample(images[number], 0)
@@ -126,7 +124,8 @@ def write_chunk(writing: Writing, chunk: Chunk) -> bytes:
                 lines.append(_line(sample, mix))
                 continue
             body = to_json(sample)
-        lines.append(ORIGIN % (body[:-1].rstrip(), origin.head, index, copy, digest))
+        mixed = f'{origin.head}{index}, "copy": {copy}, "hash": "{digest}"}}}}\n'
+        lines += body[:-1].rstrip(), mixed.encode()
     return b"".join(lines)
 
 

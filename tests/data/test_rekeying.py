@@ -65,6 +65,7 @@ B = '{"from": "gpt", "value": "b"}'
     "row",
     [
         f'{{"id": 1, "conversations": [{A}, {B}]}}',
+        f'{{"id": "1", "conversations": [{A}, {B[:-2]}{{"}}]}}',
         f'{{"id": "1", "x": 2, "conversations": [{A}, {B}]}}',
         f'{{"id": "1", "conversations": [{A}, {B}], "image": "a"}}',
         f'{{"id": "1", "conversations": [{A}, {B}], "x": {{"q": "}}]"}}}}',
