@@ -149,7 +149,7 @@ def _use_moment(use: Use, recorder: Recorder, means: dict[int, Tensor], name: st
     if id(total) not in means:
         mean = total.div_(tokens).float().cpu()
         mixes = use.kind in ("linear", "convolution")
-        means[id(total)] = mean.triu_().add_(mean.triu(1).T) if mixes else mean
+        means[id(total)] = _mirrored(mean) if mixes else mean
         total.untyped_storage().resize_(0)  # its memory is wanted for the next
     mean = means[id(total)]
     if not torch.isfinite(mean).all():
@@ -158,6 +158,16 @@ def _use_moment(use: Use, recorder: Recorder, means: dict[int, Tensor], name: st
         return Moment(zero, mean, tokens)
     rows = (-1, 1) if use.kind == "lookup" else (1, -1)
     return Moment(mean.reshape(rows), tokens=tokens)
+
+
+def _mirrored(upper: Tensor) -> Tensor:
+    """The symmetric matrix of an upper triangle, in its place."""
+    for start in range(0, len(upper), ROWS):
+        here, behind = slice(start, start + ROWS), slice(start + ROWS, None)
+        corner = upper[here, here]
+        upper[here, here] = corner.triu() + corner.triu(1).T
+        upper[behind, here] = upper[here, behind].T
+    return upper
 
 
 def _rows(features: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from mllmtool.checkpoints import Checkpoint
 from mllmtool.data.samples import Sample, read_samples
 from mllmtool.models.encoding import Encoder
 from mllmtool.models.skeleton import Skeleton
-from mllmtool.tailoring import passes
+from mllmtool.tailoring import capture, passes
 from mllmtool.tailoring.learning import Learned, learn
 from mllmtool.tailoring.moments import Moment
 from mllmtool.tailoring.stream import Place, Stream, steps
@@ -110,6 +110,22 @@ def test_unit_by_unit_is_the_whole_model(family: tuple[str, Path], folder: Path)
         by_batch = site.uses[0].kind == "constant" or "vision_tower.embeddings.position" in lead
         if len(site.uses) == 1 and not by_batch:
             same(moments[lead], whole, learned, lead)
+
+
+def test_gram_matrices_a_few_rows_at_a_time(
+    llava: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned = learned_of(llava)
+    batches = batches_of(llava, samples_of("llava", folder), folder, 3)
+    whole = streamed(learned, batches)
+    monkeypatch.setattr(capture, "ROWS", 7)
+    parts = streamed(learned_of(llava), batches)
+    for lead, moment in parts.items():
+        if moment.full is not None:
+            expected = whole[lead].full
+            assert torch.equal(moment.full, moment.full.T)
+            assert expected is not None
+            assert torch.allclose(moment.full, expected, rtol=1e-5, atol=1e-6), lead
 
 
 def test_cached_on_disk_it_is_the_same(
