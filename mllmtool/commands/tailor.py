@@ -30,6 +30,7 @@ from mllmtool.tailoring.measures import (
     overlap_summary,
     part_summary,
 )
+from mllmtool.tailoring.memory import map_tensors
 from mllmtool.tailoring.patching import Patched, tailored_maps, tuned_tensors
 from mllmtool.tailoring.plots import draw
 from mllmtool.tailoring.points import sweep_points
@@ -59,6 +60,7 @@ def run(config: TailorConfig, context: Context, into: Path) -> Made:
     What became of a unit is kept, so that a killed run goes on from it.
     """
     folder = context.work or into
+    map_tensors()
     try:
         with together():
             return _tailor(config, context, into, folder)
