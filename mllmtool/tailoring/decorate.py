@@ -17,7 +17,7 @@ from mllmtool.tailoring.moments import Moment, NotPositiveError
 from mllmtool.tailoring.normal_equations import normal_equations
 
 DENSITY_OF_PCG = 0.2
-TOLERANCE, MAX_STEPS = 1e-4, 200  # of conjugate gradients: within 1e-4 of the least error
+TOLERANCE, MAX_STEPS = 1e-5, 200  # of conjugate gradients: within 1e-4 of the least error
 
 
 def correction(moment: Moment, lost: Tensor, mask: Tensor) -> tuple[Tensor, str, float]:

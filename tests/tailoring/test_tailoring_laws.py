@@ -147,7 +147,7 @@ def test_conjugate_gradients_agree_with_cholesky(seed: int, density: float) -> N
     assert torch.allclose(found, exact, rtol=1e-6, atol=1e-9)
     # and where it stops by default it has all but reached the least error
     quick, residual = conjugate_gradient(damped, lost, mask)
-    assert residual <= 1e-4
+    assert residual <= 1e-5
     least = damped.energy(lost - exact)
     assert (1 - 1e-9) * least <= damped.energy(lost - quick) <= (1 + 1e-4) * least
 
