@@ -251,7 +251,7 @@ def draw_stages(chains: Chains, joint: Mapping[str, float], path: Path) -> None:
     panels[0].set_ylabel("score, points")
     figure.supxlabel("after stage (0: the base); dotted: the mean of all at once", fontsize=8)
     labels = panels[0].get_legend_handles_labels()
-    figure.legend(*labels, loc="outside lower center", frameon=False, fontsize=8, ncols=len(mean))
+    figure.legend(*labels, loc="outside upper center", frameon=False, fontsize=8, ncols=len(mean))
     save_png(figure, path, dpi=160)
 
 
