@@ -21,7 +21,7 @@ else ifeq ($(SCALE),smoke)
 SEEDS := 0
 WEIGHTS := 0.5 0.7
 GRAFTS := 0.1
-DARES := 0.9
+DARES := 0.1
 RELEASED := 0.1
 PAPER := 0.1
 ANCHOR_DENSITIES := 0.1 1
@@ -78,4 +78,4 @@ $(CS)/eval/report.json: $(D)/unsafe/report.json $(D)/safe/report.json $(D)/hybri
 	$(RUN) eval-matrix --suite $(DATA)/suite.yaml --base $(BASE) \
 	  $(foreach c,unsafe safe hybrid,--checkpoint $(D)/$(c)) \
 	  $(foreach c,$(REPAIRS) $(BOTH),--checkpoint $(CS)/$(c)) \
-	  --batch 64 $(LIMIT) --seed $(SEED) --overwrite --out $(@D)
+	  --cache $(CS)/cache --batch 64 $(LIMIT) --seed $(SEED) --overwrite --out $(@D)
