@@ -117,7 +117,12 @@ TOPICS = {
                 ("The fused score beats sensitivity", "fused", "sensitivity", "better"),
                 ("The fused score beats magnitude", "fused", "magnitude", "better"),
                 ("The change's sensitivity beats the weight's", "sensitivity", "weight", ""),
-                ("So it does in the fused score", "fused", "fused-weight", ""),
+                (
+                    "The change's in the fused score beats the weight's",
+                    "fused",
+                    "fused-weight",
+                    "",
+                ),
             )
         ),
         (
@@ -133,13 +138,15 @@ TOPICS = {
         "Patches of two tasks, combined by each rule, against fusing the whole task vectors.",
         (
             Claim("The patches' mean beats averaging", "patches-mean", "fuse-linear"),
-            Claim("It beats task arithmetic", "patches-mean", "fuse-task-arithmetic"),
-            Claim("It beats TIES", "patches-mean", "fuse-ties"),
-            Claim("It beats DARE-TIES", "patches-mean", "fuse-dare-ties"),
+            Claim(
+                "The patches' mean beats task arithmetic", "patches-mean", "fuse-task-arithmetic"
+            ),
+            Claim("The patches' mean beats TIES", "patches-mean", "fuse-ties"),
+            Claim("The patches' mean beats DARE-TIES", "patches-mean", "fuse-dare-ties"),
             Claim("The patches' sum beats their mean", "patches-sum", "patches-mean"),
-            Claim("Joint least squares beat their mean", "patches-joint", "patches-mean"),
+            Claim("Joint least squares beat the patches' mean", "patches-joint", "patches-mean"),
             Claim("The patches' mean beats the first task alone", "patches-mean", "unsafe"),
-            Claim("It beats the second task alone", "patches-mean", "second"),
+            Claim("The patches' mean beats the second task alone", "patches-mean", "second"),
         ),
         (
             "The paper's multi-task table and its rule where patches overlap are not public text.",
@@ -153,7 +160,7 @@ TOPICS = {
         (
             Claim("A fifth beats the adapter", "lora-0.2", "adapter"),
             Claim(
-                "A fifth keeps 97 % of it on the new task",
+                "A fifth keeps 97 % of the adapter on the new task",
                 *("lora-0.2", "adapter", "new", 0.97),
             ),
             Claim(
@@ -161,9 +168,13 @@ TOPICS = {
                 *("lora-0.2", "base", "original", 0.99),
             ),
             Claim("Decoration raises the H-score", "lora-0.2", "lora-bare-0.2"),
-            Claim("Anchors raise it", "lora-anchored-0.2", "lora-0.2"),
+            Claim("Anchors raise the H-score", "lora-anchored-0.2", "lora-0.2"),
             Claim("A fifth beats WiSE-FT at 0.5", "lora-0.2", "lora-wise-ft-0.5"),
-            Claim("Anchored at full density beats it", "lora-anchored-1", "lora-wise-ft-0.5"),
+            Claim(
+                "Anchored at full density beats WiSE-FT at 0.5",
+                "lora-anchored-1",
+                "lora-wise-ft-0.5",
+            ),
         ),
         (
             "The released scripts keep 20 % of LoRA's; the paper's figures are not public text.",

@@ -50,7 +50,7 @@ def main() -> None:
     }
     pictures = {"Original tasks against the new one": "plane.png"}
     draw_plane(told, arguments.out / "plane.png")
-    if any(len(points) > 2 for points in ways(told).values()):
+    if sweeps(told):
         pictures["Both by what is kept"] = "shares.png"
         draw_shares(told, arguments.out / "shares.png")
     page = Page(
@@ -164,6 +164,15 @@ def ways(told: dict[str, list[Figures]]) -> dict[str, dict[str, list[Figures]]]:
     return found
 
 
+def sweeps(told: dict[str, list[Figures]]) -> dict[str, dict[str, list[Figures]]]:
+    """The ways of three or more shares, and of no other strength."""
+    return {
+        way: points
+        for way, points in ways(told).items()
+        if len(points) > 2 and not any("-" in strength for strength in points)
+    }
+
+
 def average(seeds: Sequence[Figures], measure: str) -> float:
     """The mean of the seeds in points."""
     return 100 * fmean(seed[measure].value for seed in seeds)
@@ -178,7 +187,8 @@ def draw_plane(told: dict[str, list[Figures]], path: Path) -> None:
             [average(seeds, name) for name in ("new", "original")] for seeds in points.values()
         ]
         style = {"color": f"C{place % 10}", "marker": "osv^D*Px<>"[place // 10]}
-        axes.plot(*np.array(places).T, "-", lw=0.6, ms=5, label=way, **style)
+        line = "" if any("-" in strength for strength in points) else "-"  # of one strength
+        axes.plot(*np.array(places).T, line, lw=0.6, ms=5, label=way, **style)
         for strength, there in zip(points, places, strict=True):
             axes.annotate(strength, there, (3, 3), textcoords="offset points", fontsize=6)
     left, right, low, high = (*axes.get_xlim(), *axes.get_ylim())
@@ -198,11 +208,10 @@ def draw_shares(told: dict[str, list[Figures]], path: Path) -> None:
     """The new task and the original ones against the share that is kept."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     for axes, measure in zip(figure.subplots(1, 2), ("new", "original"), strict=True):
-        for way, points in ways(told).items():
+        for way, points in sweeps(told).items():
             values = [average(seeds, measure) for seeds in points.values()]
-            if len(points) > 2:
-                label = way if measure == "new" else None
-                axes.plot([float(kept) for kept in points], values, "-o", ms=4, label=label)
+            label = way if measure == "new" else None
+            axes.plot([float(kept) for kept in points], values, "-o", ms=4, label=label)
         axes.axhline(average(told["base"], measure), color="#66727f", lw=0.8, ls=":")
         axes.set_xscale("log")
         axes.set_xlabel("share that is kept")

@@ -66,6 +66,7 @@ def test_h_score_is_the_harmonic_mean_and_its_interval_combines_both(
 ) -> None:
     told: dict[str, Scores] = {"base": (0.0, 0.9, 0.7), "unsafe": (0.6, 0.5, 0.3)}
     told |= {"paper-0.1": (0.6, 0.7, 0.5), "grafting-0.1": (0.2, 0.9, 0.7)}
+    told |= {f"anchored-{strength}": (0.5, 0.7, 0.6) for strength in ("0.1-1", "1-0.3", "1-1")}
     said = page(monkeypatch, "tailor-main", tmp_path / "out", evaluated(tmp_path / "r", told))
     # original 0.4, half 0.03 * sqrt(2) / 2 = 0.0212; all three 0.4667, half 0.03 / sqrt(3) = 0.0173
     # H = 2 * 0.6 * 0.4 / 1.0 = 0.48; 0.57 gives 0.4701 and 0.3788 gives 0.4644: below by 0.0185
@@ -78,6 +79,7 @@ def test_h_score_is_the_harmonic_mean_and_its_interval_combines_both(
     assert f"| {text} | +1.8 (-2.4 to +6.0) | +0.0 | items | about 97 % | undecided |" in said
     text = "A tenth keeps 99 % of the base on the original tasks"
     assert f"| {text} | -19.2 (-22.2 to -16.2) | +0.0 | items | about 99 % | not held |" in said
+    assert "shares.png" not in said  # anchored has two strengths
     assert "DARE |" not in said  # that checkpoint is not there
     assert "| paper-0.1 | 60.0 | 70.0 | 50.0 |" in said
 
