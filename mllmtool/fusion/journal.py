@@ -42,13 +42,14 @@ class Journal:
                 f"{folder}: another process writes there; wait for it, or choose another --out"
             ) from error
         head = {**identity, "boot": BOOT.read_text() if BOOT.exists() else ""}
-        self.done = self._read(json.loads(json.dumps(head)))
+        self.done = self._read(json.dumps(head).encode())
         if self.done:
             log.info("going on after %d tensors in %s", len(self.done), folder)
 
     def add(self, name: str, drifts: Sequence[Drift]) -> None:
         """Say that a tensor is whole in every target."""
-        self._write({"tensor": name, "drifts": [drift.state() for drift in drifts]})
+        states = [drift.state() for drift in drifts]
+        self._write(json.dumps({"tensor": name, "drifts": states}).encode())
 
     def close(self) -> None:
         """Forget the lines; what they told of may then be moved."""
@@ -66,13 +67,17 @@ class Journal:
                 self.close()
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _read(self, head: dict[str, Any]) -> dict[str, list[Drift]]:
-        """What is done; a line that a kill cut short is written over."""
+    def _read(self, head: bytes) -> dict[str, list[Drift]]:
+        """What is done; a line that a kill cut short is written over.
+
+        Heads agree to the byte: of weights by expression the order counts too.
+        """
         text = (self.folder / NAME).read_bytes()
         whole = text[: text.rfind(b"\n") + 1]
-        first, *lines = [json.loads(line) for line in whole.splitlines()] or [None]
+        first, *rest = whole.splitlines() or [b""]
         if first == head:
             os.truncate(self._file, len(whole))
+            lines = map(json.loads, rest)
             return {line["tensor"]: [Drift.of(state) for state in line["drifts"]] for line in lines}
         for path in self.folder.iterdir():
             if path.is_dir():
@@ -83,8 +88,8 @@ class Journal:
         self._write(head)
         return {}
 
-    def _write(self, line: dict[str, Any]) -> None:
-        os.write(self._file, json.dumps(line).encode() + b"\n")
+    def _write(self, line: bytes) -> None:
+        os.write(self._file, line + b"\n")
 
 
 def stamps(paths: Iterable[str]) -> dict[str, list[Any]]:

@@ -97,6 +97,14 @@ def test_another_run_or_input_begins_anew(killed: Start, tmp_path: Path) -> None
     assert shards == {f"model-{i:05d}-of-00008.safetensors" for i in range(1, 9)}
 
 
+def test_the_order_of_weights_by_expression_is_another_run(killed: Start, tmp_path: Path) -> None:
+    argv = killed("--method", "linear", "--weight", "{layers: 0.2, w: 1}", "--weight", 1)
+    argv[argv.index("{layers: 0.2, w: 1}")] = "{w: 1, layers: 0.2}"
+    assert mllmtool("fuse", *argv).status == 0
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["run"]["resumed_tensors"] == 0
+
+
 def test_two_runs_of_one_output_are_refused(killed: Start, tmp_path: Path) -> None:
     argv = killed("--method", "linear")
     before = (tmp_path / JOURNAL).read_bytes()
