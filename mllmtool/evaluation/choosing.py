@@ -40,9 +40,14 @@ def halves(path: str, context: Context) -> tuple[Suite, Suite]:
     """The suite to choose on and the suite to score on.
 
     Raises:
-        DataError: the suite is wrong, or a task has too few pictures for two halves.
+        DataError: the suite is wrong or has original or new tasks only, or a task has too few
+            pictures for two halves.
     """
     suite = read_suite(path)
+    roles = {task.file.role for task in suite.tasks}
+    for role in ("original", "new"):
+        if role not in roles:
+            raise DataError(f"{suite.path}: no task has role {role}; give original and new ones")
     first, second = (
         suite.of(_half(task, f"half/{suite.file.seed}", (number, context)) for task in suite.tasks)
         for number in (0, 1)
@@ -60,7 +65,7 @@ def choose(
     """The most gain among the points that lose at most `max_loss`, by the first of the suites.
 
     Raises:
-        DataError: no point is fit, or a suite has original or new tasks only.
+        DataError: no point is fit.
     """
     chosen_on, scored_on = suites
     for problem in problems(chosen_on, chosen_on.file.margin):

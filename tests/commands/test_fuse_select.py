@@ -133,9 +133,26 @@ def test_too_few_pictures_for_two_halves_are_refused_before_any_work(
     folder.mkdir()
     exact = {"type": "exact", "answer": None}
     write_task(folder, "new", questions("Now", ["?"]), "id", "id", role="new", **exact)
-    done = select(llama, tuned, write_suite(folder, ["new"]), tmp_path / "out")
+    write_task(folder, "old", questions("Once", ["?"] * 24), "ood", "ood", **exact)
+    done = select(llama, tuned, write_suite(folder, ["new", "old"]), tmp_path / "out")
     assert done.status == 3
     assert done.err == (
         f"mllmtool: {folder}/tasks/new.jsonl: all 1 items fall into one half; more pictures are"
         " needed to choose on some and to score on others\n"
     )
+
+
+@pytest.mark.parametrize(("role", "missing"), [("new", "original"), ("original", "new")])
+def test_a_suite_of_one_kind_of_tasks_is_refused_before_any_work(
+    llama: Path, tuned: Path, tmp_path: Path, role: str, missing: str
+) -> None:
+    folder = tmp_path / "suite"
+    folder.mkdir()
+    kind = {"type": "exact", "answer": None, "role": role}
+    write_task(folder, "only", questions("Now", ["?"] * 24), "id", "id", **kind)
+    suite = write_suite(folder, ["only"])
+    done = select(llama, tuned, suite, tmp_path / "out", "--dry-run")
+    assert (done.status, done.out) == (3, "")
+    reason = f"no task has role {missing}; give original and new ones"
+    assert done.err == f"mllmtool: {suite}: {reason}\n"
+    assert list(tmp_path.iterdir()) == [folder]
