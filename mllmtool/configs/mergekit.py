@@ -41,7 +41,7 @@ def from_mergekit(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     method, base = values["merge_method"], values.get("base_model")
     if method not in METHODS:
-        raise ConfigError(f"merge_method: {method!r} is not served; {some(list(METHODS))} are")
+        raise ConfigError(f"merge_method: {method!r} is not served; {', '.join(METHODS)} are")
     _check(values, TOP, "")
     common = _mapping(values.get("parameters") or {}, "parameters")
     _check(common, GLOBAL | FIXED[method].keys(), "parameters.")

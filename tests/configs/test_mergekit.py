@@ -63,7 +63,8 @@ def test_model_stock_has_no_weights() -> None:
     [
         (
             {"merge_method": "dare_ties"},
-            "merge_method: 'dare_ties' is not served; linear, task_arithmetic, ties and 1 more are",
+            "merge_method: 'dare_ties' is not served; linear, task_arithmetic, ties, model_stock"
+            " are",
         ),
         ({"slices": []}, "slices: not served of mergekit's recipes"),
         ({"models": None}, "models: is no list of models; slices and modules are not served"),
