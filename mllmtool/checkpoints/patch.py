@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from mllmtool.checkpoints.reader import Checkpoint, TensorInfo, tensor_sha256
+from mllmtool.checkpoints.saving import save_tensors
 from mllmtool.configs.patch import Overlap
 from mllmtool.errors import CheckpointError, MismatchError, NumericError, some
 
@@ -229,7 +229,7 @@ class PatchBuilder:
             origin=dict(origin),
         )
         text = json.dumps(header.model_dump(mode="json", by_alias=True), allow_nan=False)
-        save_file(self._parts, path, metadata={METADATA_KEY: text})
+        save_tensors(self._parts, path, {METADATA_KEY: text})
 
 
 def fuse_masked(

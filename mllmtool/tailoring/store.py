@@ -14,10 +14,11 @@ from typing import Self
 import torch
 from pydantic import TypeAdapter
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mllmtool.checkpoints.moments import INDEX_NAME, Index, Stored, StoredMap, read_index
+from mllmtool.checkpoints.saving import save_tensors
 from mllmtool.errors import CheckpointError, MismatchError, NumericError, OutputError, some
 from mllmtool.reports import Artifact
 from mllmtool.tailoring.learning import Learned, Map
@@ -63,7 +64,7 @@ class MomentsWriter:
             for found in each.values()
         ]
         named = {str(place): tensor.float() for place, tensor in enumerate(tensors.values())}
-        save_file(named, folder / SAVED)
+        save_tensors(named, folder / SAVED)
         (folder / INDEX_NAME).write_bytes(MAPS.dump_json(stored))
         self._folders.append(folder)
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
 
+from mllmtool.checkpoints.saving import save_tensors
 from mllmtool.configs.base import Part
 from mllmtool.configs.finetune import FinetuneConfig
 
@@ -41,7 +41,7 @@ def save_adapters(
     for part, layers in targets.items():
         folder = into / f"adapter-{part}"
         folder.mkdir()
-        save_file(_saved(parameters, part), folder / "adapter_model.safetensors")
+        save_tensors(_saved(parameters, part), folder / "adapter_model.safetensors")
         values = _peft(part, layers, config).to_dict() | {  # type: ignore[no-untyped-call]
             "base_model_name_or_path": config.model,
             "inference_mode": True,

@@ -95,6 +95,11 @@ def test_stack_takes_the_mean_where_patches_overlap(base: Path, patches: list[Pa
     }
 
 
+def test_whoever_may_read_a_new_file_may_read_a_patch(base: Path, patches: list[Path]) -> None:
+    (base / "new").touch()
+    assert patches[0].stat().st_mode == (base / "new").stat().st_mode
+
+
 def test_info_and_verify_print_json(base: Path, patches: list[Path]) -> None:
     done = mllmtool("patch", "info", patches[0])
     fingerprint = Checkpoint.open(base).fingerprint()
