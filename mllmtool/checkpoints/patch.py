@@ -67,6 +67,8 @@ class Patch:
             CheckpointError: it is missing, truncated, no patch, or its parts do not fit together.
         """
         path = Path(path)
+        if path.is_dir():
+            raise CheckpointError(f"{path}: is a directory; name the patch file in it")
         try:
             opened: Any = safe_open(path, framework="pt")
             text = (opened.metadata() or {}).get(METADATA_KEY)

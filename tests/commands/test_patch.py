@@ -170,6 +170,12 @@ def test_applying_twice_leaves_nothing(base: Path, patches: list[Path]) -> None:
     assert set(base.parent.iterdir()) == before
 
 
+def test_the_folder_of_a_patch_is_no_patch(base: Path, patches: list[Path]) -> None:
+    done = mllmtool("patch", "verify", patches[0].parent, "--base", base)
+    message = f"{patches[0].parent}: is a directory; name the patch file in it"
+    assert done == (3, "", f"mllmtool: {message}\n")
+
+
 @pytest.mark.parametrize("verb", ["apply", "verify", "remove", "stack"])
 def test_a_truncated_patch_leaves_nothing(base: Path, patches: list[Path], verb: str) -> None:
     whole = patches[0].read_bytes()
