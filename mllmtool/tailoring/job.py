@@ -10,7 +10,9 @@ from mllmtool.checkpoints.adapter import AdaptedCheckpoint, open_tuned
 from mllmtool.configs.tailor import TailorConfig
 from mllmtool.context import Context
 from mllmtool.errors import ConfigError, MismatchError
+from mllmtool.models.parts import part_of
 from mllmtool.tailoring.calibration import Data, given_samples, report_of, training_samples
+from mllmtool.tailoring.presets import block_of
 from mllmtool.tailoring.store import MomentsReader
 from mllmtool.tailoring.vocabulary import with_added_rows
 
@@ -49,7 +51,7 @@ def open_job(config: TailorConfig, context: Context) -> Job:
     """Open everything that the config names; reads every tensor once.
 
     Raises:
-        ConfigError: there are no calibration samples.
+        ConfigError: there are no calibration samples, or no such blocks.
         InputError: a checkpoint or a sample file is wrong, or a tuned checkpoint equals the base.
     """
     if config.moments is not None:
@@ -61,6 +63,7 @@ def open_job(config: TailorConfig, context: Context) -> Job:
             raise MismatchError(f"{sft.path}: is both --pre and --sft; nothing to tailor")
     pre = _with_vocabulary(config, pre, tuned)
     check_aligned(pre, tuned)
+    _check_blocks(config, pre)
     data = [_calibration(config, context, place) for place in range(len(tuned))]
     anchor = None
     if config.anchor:
@@ -97,6 +100,17 @@ def _with_vocabulary(config: TailorConfig, pre: Checkpoint, tuned: list[Checkpoi
             " checkpoint"
         )
     return grown[0]
+
+
+def _check_blocks(config: TailorConfig, pre: Checkpoint) -> None:
+    for part, numbers in config.block_numbers.items():
+        blocks = [block for n in pre.names if (block := block_of(n)) and part_of(n) == part]
+        there = {number for _, number in blocks}
+        if not numbers <= there:
+            raise ConfigError(
+                f"--blocks: {pre.path} has {len(there)} blocks in its {part} part, and"
+                f" {min(numbers - there)} is asked for; they count from 0"
+            )
 
 
 def _calibration(config: TailorConfig, context: Context, place: int) -> Data | None:

@@ -323,7 +323,7 @@ def test_one_task_twice_is_that_task_by_every_rule_but_the_sum(
 def test_blocks_outside_the_range_go_back_to_the_base(
     tmp_path: Path, llava: Path, tuned: Path, colours: Path
 ) -> None:
-    flags = ("--calibration", colours, "--blocks", "vision=1", "--blocks", "5-9")
+    flags = ("--calibration", colours, "--blocks", "vision=1", "--blocks", "1")
     ours, found = made(tmp_path / "o", llava, tuned, *flags)
     before = tensors(llava)
     moved = {name for name, number in changed(before, ours).items() if number}
@@ -331,6 +331,15 @@ def test_blocks_outside_the_range_go_back_to_the_base(
     assert any(".encoder.layers.1." in name for name in moved)
     assert any("multi_modal_projector" in name for name in moved)
     assert found["tensors"]["reverted"] > 0
+
+
+def test_blocks_that_the_base_does_not_have(
+    tmp_path: Path, llava: Path, tuned: Path, colours: Path
+) -> None:
+    flags = ("--calibration", colours, "--blocks", "1-9")
+    done = tailor(tmp_path / "o", llava, tuned, *flags)
+    message = f"--blocks: {llava} has 2 blocks in its language part, and 2 is asked for"
+    assert refused(tmp_path, done) == (2, f"mllmtool: {message}; they count from 0\n")
 
 
 def test_parts_and_others(tmp_path: Path, llava: Path, tuned: Path, colours: Path) -> None:
