@@ -42,7 +42,7 @@ class Config(BaseModel):
 
     @classmethod
     def lifted(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of a recipe, keys out of the sections that may group them.
+        """The values of a recipe, keys out of the sections that may group them, `except` too.
 
         Raises:
             ConfigError: a section is not a mapping, or a key is given twice.
@@ -56,7 +56,8 @@ class Config(BaseModel):
             if twice:
                 raise ConfigError(f"{section}: {twice[0]} is given twice")
             flat |= inner
-        return flat
+        keywords = {key: f"{key}_" for key in flat if f"{key}_" in cls.model_fields}
+        return {keywords.get(key, key): value for key, value in flat.items()}
 
     def default_out(self) -> str | None:
         """The output directory when `--out` is not given; None when it must be."""

@@ -765,6 +765,16 @@ def test_an_output_that_exists(tmp_path: Path) -> None:
     )
 
 
+def test_a_recipe_spells_except_as_its_flag(tmp_path: Path) -> None:
+    base = save_checkpoint(tmp_path / "base", LANGUAGE)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"base: {base}\nmodel: [{base}]\nmethod: ties\nexcept: ['norm']\n")
+    done = mllmtool("fuse", "--recipe", recipe, "--out", tmp_path / "out", "--quiet")
+    assert done.status == 0, done.err
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["config"]["except_"] == ["norm"]
+
+
 def test_a_misspelt_key_in_a_recipe(tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text("base: b\nmodel: [m]\nmethod: ties\ndensty: 0.2\n")
