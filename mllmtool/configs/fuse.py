@@ -95,7 +95,7 @@ class FuseConfig(Config):
         tuple[Weight, ...],
         Field(
             description="weight of each --model, repeated: X, over the depth X,Y, or by part or"
-            " expression {language: [X, Y], mlp: X}"
+            " expression {language: [X, Y], mlp: X}, elsewhere 1"
         ),
     ] = ()
     density: Annotated[
