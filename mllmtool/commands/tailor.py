@@ -61,19 +61,21 @@ def run(config: TailorConfig, context: Context, into: Path) -> Made:
     """
     folder = context.work or into
     map_tensors()
-    try:
-        with together():
-            return _tailor(config, context, into, folder)
-    except NumericError:  # its states lead to the same end
-        drop_states(folder)
-        raise
+    with together():
+        job = open_job(config, context)
+        learned, inputs = learn_tasks(config, job), _inputs(config, job)
+        kept = Kept(folder, job, _identity(config, context, inputs), config.resume == "auto")
+        try:
+            return _tailor(config, context, (job, learned, kept), into, inputs)
+        except NumericError:  # its states lead to the same end
+            drop_states(folder)
+            raise
 
 
-def _tailor(config: TailorConfig, context: Context, into: Path, folder: Path) -> Made:
-    job = open_job(config, context)
-    learned, inputs = learn_tasks(config, job), _inputs(config, job)
-    kept = Kept(folder, job, _identity(config, context, inputs), config.resume == "auto")
-    work, found = (job, learned, kept), Found()
+def _tailor(
+    config: TailorConfig, context: Context, work: Work, into: Path, inputs: list[Artifact]
+) -> Made:
+    (job, learned, kept), found = work, Found()
     with closing(gather(config, work, inputs)) as steps:
         if config.sweep:
             return _sweep(config, context, work, steps, (into, inputs))

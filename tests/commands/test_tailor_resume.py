@@ -139,3 +139,17 @@ def test_a_state_can_be_dropped(tmp_path: Path, llama: Path, sums: Path) -> None
     assert mllmtool("tailor", *argv, "--quiet", "--resume", "never").status == 0
     assert report(tmp_path / "o")[0]["resumed_from"] is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ft", "o"]
+
+
+def test_a_broken_model_leaves_the_states_of_another_run(
+    tmp_path: Path, llama: Path, sums: Path
+) -> None:
+    sft, state = tune(tmp_path / "ft", llama), tmp_path / ".o.work" / "unit-0"
+    state.mkdir(parents=True)
+    (state / "whole.json").write_text('{"job": {"seed": 9}, "rows": {}}')
+    weights = load_file(sft / "model.safetensors")
+    weights["model.norm.weight"][3] = float("inf")
+    save_file(weights, sft / "model.safetensors", metadata={"format": "pt"})
+    argv = ("--pre", llama, "--sft", sft, "--calibration", sums, "--out", tmp_path / "o")
+    assert mllmtool("tailor", *argv, "--quiet").status == 5
+    assert (state / "whole.json").exists()
