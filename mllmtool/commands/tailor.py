@@ -9,6 +9,7 @@ from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
+from mllmtool import __version__
 from mllmtool.checkpoints import Checkpoint, CheckpointWriter, PatchBuilder, copy_sidecars
 from mllmtool.checkpoints.moments import INDEX_NAME
 from mllmtool.checkpoints.patch import PATCH_NAME
@@ -202,6 +203,7 @@ def _identity(config: TailorConfig, context: Context, inputs: Sequence[Artifact]
         hashes[key] = f"{hashes[key]} {each.sha256}" if key in hashes else each.sha256
     return {
         **config.model_dump(mode="json", exclude={"pre", "sft", "resume"}),
+        "version": __version__,
         "seed": context.seed,
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         **hashes,

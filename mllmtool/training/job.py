@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from mllmtool import __version__
 from mllmtool.checkpoints import Checkpoint
 from mllmtool.configs.base import Part
 from mllmtool.configs.finetune import FinetuneConfig
@@ -166,6 +167,7 @@ def _identity(config: FinetuneConfig, base: Checkpoint, context: Context) -> dic
         files["probe suite"] = config.probe.suite
     return {
         **config.model_dump(mode="json", exclude=UNIDENTIFYING),
+        "version": __version__,
         "seed": context.seed,
         "base sha256": base.fingerprint(),
         **{f"{what} sha256": sha256_of(Path(file)) for what, file in files.items()},
