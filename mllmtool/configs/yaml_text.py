@@ -12,7 +12,7 @@ def load_yaml(text: str) -> Any:
         ValueError: it is not YAML, is nested too deeply, or has a key twice; where, on one line.
     """
     try:
-        return yaml.load(text, _Loader)
+        return _Loader(text).get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
