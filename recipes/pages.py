@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import math
@@ -73,6 +74,14 @@ class Page(NamedTuple):
     tables: Sequence[Table]
     pictures: Mapping[str, str]
     notes: Sequence[str] = ()
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """What a script that writes a page is told first: the scale, and the folder to make."""
+    found = argparse.ArgumentParser(description=doc.splitlines()[0])
+    found.add_argument("scale")
+    found.add_argument("out", type=Path)
+    return found
 
 
 def write(page: Page, out: Path, figures: Any) -> None:

@@ -15,7 +15,6 @@ both reach.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -27,7 +26,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from findings import Finding, over_seeds
-from pages import Page, Table, write
+from pages import Page, Table, parser, write
 
 from mllmtool.reports.figures import save_png
 
@@ -63,11 +62,9 @@ class Row(NamedTuple):
 
 def main() -> None:
     """Write the files."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("scale")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("reports", type=Path, nargs="+")
-    arguments = parser.parse_args()
+    told = parser(__doc__)
+    told.add_argument("reports", type=Path, nargs="+")
+    arguments = told.parse_args()
     seeds = [rows_of(json.loads(path.read_text())) for path in arguments.reports]
     arguments.out.mkdir(parents=True, exist_ok=True)
     draw(seeds, arguments.out / "pareto.png")

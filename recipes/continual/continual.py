@@ -8,7 +8,6 @@ taken from there with their formulas. JOINT learned all tasks at once.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "figures"))
 from findings import Estimate, Finding, over_seeds
-from pages import Page, Table, write
+from pages import Page, Table, parser, write
 from readings import read, score, spread
 
 from mllmtool.evaluation.results import Results, Stages
@@ -58,12 +57,10 @@ Chains = Mapping[str, Mapping[str, Results]]  # of a method and an order
 
 def main() -> None:
     """Write the page and the pictures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("scale")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("joint", type=Path)
-    parser.add_argument("reports", type=Path, nargs="+")
-    arguments = parser.parse_args()
+    told = parser(__doc__)
+    told.add_argument("joint", type=Path)
+    told.add_argument("reports", type=Path, nargs="+")
+    arguments = told.parse_args()
     chains = read_chains(arguments.reports)
     joint = read_joint(read(arguments.joint), chains)
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,6 @@ steps are its curve: the target's gain against the change of each other quadrant
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from findings import Estimate, Finding, difference
-from pages import Page, Table, write
+from pages import Page, Table, parser, write
 from readings import NEW, OLD, delta, read, score
 
 from mllmtool.evaluation.results import Results
@@ -63,11 +62,9 @@ Runs = dict[Run, list[int]]  # to the steps that were saved
 
 def main() -> None:
     """Write the page and the picture."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("scale")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("report", type=Path)
-    arguments = parser.parse_args()
+    told = parser(__doc__)
+    told.add_argument("report", type=Path)
+    arguments = told.parse_args()
     results = read(arguments.report)
     runs = runs_of(results)
     arguments.out.mkdir(parents=True, exist_ok=True)

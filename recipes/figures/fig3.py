@@ -8,7 +8,6 @@ name is among the options? Checkpoints are the demo's: base, unsafe, safe, hybri
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from findings import Estimate, Finding, difference
-from pages import Page, Table, write
+from pages import Page, Table, parser, write
 from readings import DISTRACTED, cell_delta, mischoice, read, score
 
 from mllmtool.evaluation.results import Results
@@ -35,11 +34,9 @@ NOTES = (
 
 def main() -> None:
     """Write the page and the picture."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("scale")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("report", type=Path)
-    arguments = parser.parse_args()
+    told = parser(__doc__)
+    told.add_argument("report", type=Path)
+    arguments = told.parse_args()
     results = read(arguments.report)
     arguments.out.mkdir(parents=True, exist_ok=True)
     draw(results, arguments.out / "mischoice.png")

@@ -9,7 +9,6 @@ the largest share of the first, and general ones come on top.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from findings import Estimate, Finding, compared
-from pages import Page, Table, write
+from pages import Page, Table, parser, write
 from readings import FAILING, NEW, OLD, delta, mischoice, read, spread
 
 from mllmtool.evaluation.results import Results
@@ -42,11 +41,9 @@ NOTES = (
 
 def main() -> None:
     """Write the page and the picture."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("scale")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("reports", type=Path, nargs="+")
-    arguments = parser.parse_args()
+    told = parser(__doc__)
+    told.add_argument("reports", type=Path, nargs="+")
+    arguments = told.parse_args()
     seeds = [read(path) for path in arguments.reports]
     arguments.out.mkdir(parents=True, exist_ok=True)
     draw(seeds, arguments.out / "shares.png")
