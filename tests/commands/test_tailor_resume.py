@@ -120,6 +120,21 @@ def test_a_sweep_that_saves_moments_goes_on_too(
     assert contents(tmp_path / "o") == contents(tmp_path / "whole")
 
 
+def test_a_broken_model_leaves_no_states(tmp_path: Path, llama: Path, sums: Path) -> None:
+    """What overflows in the last block does so after the first was tailored and kept."""
+    sft = tune(tmp_path / "ft", llama)
+    weights = load_file(sft / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"] *= 1e38
+    weights["model.layers.1.mlp.gate_proj.weight"] *= 1e38
+    save_file(weights, sft / "model.safetensors", metadata={"format": "pt"})
+    before = sorted(tmp_path.iterdir())
+    argv = ("--pre", llama, "--sft", sft, "--calibration", sums, "--out", tmp_path / "o", "--quiet")
+    done = mllmtool("tailor", *argv)
+    message = "model.layers.1.mlp.down_proj.weight: its input is NaN or Inf on these samples"
+    assert (done.status, done.err) == (5, f"mllmtool: {message}\n")
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_several_tuned_models_go_on_each_on_its_own_weights(
     tmp_path: Path, llama: Path, sums: Path, start: Start
 ) -> None:
