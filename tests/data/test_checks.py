@@ -86,3 +86,21 @@ def test_only_rows_are_parsed_together(tmp_path: Path, case: str) -> None:
     parse = Checks(form="llava", folder=ImageFolder(tmp_path)).parse_many
     assert [len(row.turns) for row in parse([PLAIN.encode()] * 3) or ()] == [2, 2, 2]
     assert parse([row.encode() for row in NOT_EACH_A_ROW[case]]) is None
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        ("messages", "messages.0.name: Extra inputs are not permitted"),
+        ("llava", "is no row of format llava (a turn has from, value, name)"),
+    ],
+)
+def test_a_further_key_in_a_turn_is_refused(tmp_path: Path, form: Format, reason: str) -> None:
+    """What reads plain rows quickly must leave it to what says so."""
+    said = turns(form)
+    said[0]["name"] = "x"
+    line = json.dumps({"id": "1", KEYS[form][0]: said}).encode()
+    checks = Checks(form=form, folder=ImageFolder(tmp_path))
+    _, problems = checks.rows(Batch([0], [line], [checks.parse(line)]))
+    assert problems == [(0, reason)]
+    assert checks.parse_many([line, line]) is None
